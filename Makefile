@@ -1,0 +1,60 @@
+# `make up`: a throw-away host that serves the lesson's app. `make test`: everything that there is to test.
+PYTHON ?= python3
+IMAGE ?= debian13
+VENV := .venv/bin
+DEPLOYS ?= 20
+LOAD := .slipway/load
+PYTHON_CODE := plugins tools tests
+# The project's own tools first, whatever is active in the shell.
+export PATH := $(CURDIR)/$(VENV):$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help up down bootstrap test lint unit molecule test-load docs lock clean
+
+help: ## Show what there is.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+up: ## Make a throw-away host and deploy the lesson's app to it (IMAGE=debian12, debian13 or one of a registry).
+	@$(PYTHON) tools/up.py --image $(IMAGE)
+
+down: ## Remove the throw-away host, its image and what `make up` wrote.
+	@$(PYTHON) tools/up.py --down
+
+bootstrap: ## Install what the project needs on this machine.
+	@$(PYTHON) tools/bootstrap.py
+
+test: lint unit molecule ## Run everything that there is: lint, tests without a host, tests on hosts.
+
+lint: bootstrap ## Check the style of all that is written.
+	ruff check .
+	ruff check --select D --config 'lint.pydocstyle.convention="google"' plugins tools app/routes.py
+	ruff format --check .
+	mypy $(PYTHON_CODE)
+	mypy --strict app/routes.py
+	yamllint --strict .
+	ansible-lint --offline
+	python tools/docs.py --check
+
+unit: bootstrap ## Run the tests that need no host.
+	cd app && python -m pytest -q
+	python -m pytest -q tests/unit
+
+molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13.
+	molecule test --all
+
+test-load: bootstrap ## Deploy under load, on hosts of its own (DEPLOYS=20 of them); the pictures are in .slipway/load.
+	python tools/hosts.py create --state $(LOAD) debian12=debian12 debian13=debian13
+	ansible-playbook -i tests/load/inventory site.yml
+	python -m pytest -q tests/load --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
+	    --ssh-config=$(LOAD)/ssh_config --state=$(LOAD) --scenario-inventory=tests/load/inventory --deploys=$(DEPLOYS)
+	cat $(LOAD)/figures.md
+	python tools/hosts.py destroy --state $(LOAD)
+
+docs: bootstrap ## Write the generated parts of the documentation.
+	python tools/docs.py
+
+lock: bootstrap ## Lock anew what the controller, a release and the app need.
+	python tools/lock.py
+
+clean: down ## Remove the environment as well.
+	rm -rf .venv .slipway

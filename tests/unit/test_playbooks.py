@@ -1,0 +1,72 @@
+"""What playbooks and roles decide before they reach a host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def play(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook in the project."""
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        ["ansible-playbook", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version", "refused", "said"),
+    [
+        ("Debian", "13", False, "Say that this operating system is untested"),
+        ("Ubuntu", "24.04", False, "runs Ubuntu 24.04: Slipway lets it through, but is untested on it."),
+        ("Fedora", "43", True, "runs Fedora 43. Accepted: Debian 12, Debian 13 (tested) and Ubuntu 24.04 (untested)."),
+        ("Debian", "11", True, "runs Debian 11. Accepted:"),
+    ],
+)
+def test_operating_systems(tmp_path: Path, distribution: str, version: str, refused: bool, said: str) -> None:
+    """The tested ones pass, Ubuntu 24.04 passes with a word, anything else is refused by name in the first task."""
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(f"""
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    ansible_facts: {{distribution: {distribution}, distribution_major_version: "{version.split(".")[0]}",
+      distribution_version: "{version}"}}
+  tasks:
+    - ansible.builtin.include_role: {{name: host, tasks_from: validate}}
+""")
+    result = play("-i", "localhost,", str(playbook))
+    assert (result.returncode != 0) == refused, result.stdout
+    assert said in " ".join(result.stdout.split())
+    assert result.stdout.count("TASK [host :") == (1 if refused else 4)
+
+
+@pytest.mark.parametrize("inventory", ["inventory/example", "inventory/local", "molecule/default/inventory"])
+def test_inventories_name_hosts_of_the_playbooks(inventory: str) -> None:
+    """Each inventory of the project has hosts for every play of site.yml."""
+    result = play("-i", inventory, "site.yml", "--list-hosts")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("play #") == 5
+    assert "hosts (0)" not in result.stdout
+
+
+@pytest.mark.parametrize("playbook", ["verify", "side_effect"])
+def test_a_scenario_without_hosts_is_red(playbook: str) -> None:
+    """An inventory that was not read leaves nothing to test, which is no success."""
+    result = play("-i", "localhost,", f"molecule/shared/{playbook}.yml")
+    assert result.returncode != 0
+    assert "nothing was tested" in result.stdout
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml"])
+def test_an_inventory_without_hosts_is_red(playbook: str) -> None:
+    """What Ansible says in a warning only is an error here: nothing would have been deployed."""
+    result = play("-i", "localhost,", playbook)
+    assert result.returncode != 0
+    assert "the inventory has no group `slipway` with a host in it" in " ".join(result.stdout.split())

@@ -1,0 +1,101 @@
+"""What the release role writes on a host besides releases: by its defaults, by other inputs, judged by systemd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from ansible.errors import AnsibleError
+from ansible.template import trust_as_template
+from rendering import ROLES, lines, render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEMPLATES = ("entry.py.j2", "tmpfiles.conf.j2")
+OTHER: dict[str, object] = {
+    "release_app": "shop",
+    "release_root": "/opt/shop",
+    "release_link": "/run/shop/web.sock",
+    "release_module": "shop.web:create()",
+}
+TMPFILES = shutil.which("systemd-tmpfiles")
+needs_tmpfiles = pytest.mark.skipif(TMPFILES is None, reason="this is no machine with systemd")
+
+
+def made(root: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Let systemd-tmpfiles make, below a directory of the test's, what a text says."""
+    root.mkdir(exist_ok=True)
+    path = root.parent / "tmpfiles.conf"
+    path.write_text(text, encoding="utf-8")
+    command = [str(TMPFILES), "--create", f"--root={root}", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_every_template_is_tested() -> None:
+    """A template that is added is added here too, or to test_entry.py."""
+    assert sorted(path.name for path in (ROLES / "release" / "templates").iterdir()) == sorted(TEMPLATES)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("inputs", [{}, OTHER], ids=["defaults", "other"])
+def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
+    """Every file opens with the managed header and holds no template syntax."""
+    text = render("release", template, **inputs)
+    assert text.startswith("#\n# Ansible managed\n#\n")
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+@pytest.mark.parametrize(
+    ("template", "variable"), [("tmpfiles.conf.j2", "release_link"), ("entry.py.j2", "release_module")]
+)
+def test_an_undefined_variable_is_an_error(template: str, variable: str) -> None:
+    """Nothing is rendered as an empty word."""
+    with pytest.raises(AnsibleError, match="no_such_variable"):
+        render("release", template, **{variable: trust_as_template("{{ no_such_variable }}")})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "line"),
+    [
+        ({}, "L+ /run/uwsgi.sock - - - - /srv/app/live/uwsgi.sock"),
+        ({"app_name": "hello"}, "L+ /run/uwsgi.sock - - - - /srv/hello/live/uwsgi.sock"),
+        (OTHER, "L+ /run/shop/web.sock - - - - /opt/shop/live/uwsgi.sock"),
+    ],
+    ids=["defaults", "shared name", "other"],
+)
+def test_the_link_leads_to_what_is_live(inputs: dict[str, object], line: str) -> None:
+    """The one line: a link, made anew if something else is there, to the socket of the live release."""
+    assert lines(render("release", "tmpfiles.conf.j2", **inputs)) == [line]
+
+
+@needs_tmpfiles
+@pytest.mark.parametrize(
+    ("inputs", "link", "target"),
+    [
+        ({}, "run/uwsgi.sock", "/srv/app/live/uwsgi.sock"),
+        (OTHER, "run/shop/web.sock", "/opt/shop/live/uwsgi.sock"),
+    ],
+    ids=["defaults", "other"],
+)
+def test_systemd_makes_the_link(tmp_path: Path, inputs: dict[str, object], link: str, target: str) -> None:
+    """The file is accepted without a word and makes the link, with its directory and in the place of what is there."""
+    root = tmp_path / "root"
+    for _ in range(2):
+        result = made(root, render("release", "tmpfiles.conf.j2", **inputs))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert os.readlink(root / link) == target
+        (root / link).unlink()
+        (root / link).write_text("what somebody left here")
+
+
+@needs_tmpfiles
+def test_systemd_would_say_what_it_cannot_read(tmp_path: Path) -> None:
+    """The judge judges: a line of a type that there is not is refused."""
+    result = made(tmp_path / "root", render("release", "tmpfiles.conf.j2").replace("L+ ", "Y+ "))
+    assert result.returncode != 0
+    assert "Unknown command type 'Y'" in result.stderr
