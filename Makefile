@@ -40,7 +40,8 @@ unit: bootstrap ## Run the tests that need no host.
 	python -m pytest -q tests/unit
 
 molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13.
-	molecule test --all
+	@rm -f .slipway/failures.log
+	molecule test --all || { cat .slipway/failures.log; exit 1; }
 
 test-load: bootstrap ## Deploy under load, on hosts of its own (DEPLOYS=20 of them); the pictures are in .slipway/load.
 	python tools/hosts.py create --state $(LOAD) debian12=debian12 debian13=debian13

@@ -29,6 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--deploys", help="how many deploys the load test makes", type=int, default=20)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what failed for `make molecule`, which shows it last: molecule's own report ends with its steps."""
+    if report.failed and (ROOT / ".slipway").is_dir():
+        with (ROOT / ".slipway" / "failures.log").open("a") as log:
+            log.write(f"\n{report.nodeid} ({report.when})\n{report.longreprtext[-4000:]}\n")
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer of the site: status code, headers with lower-case names, and body."""
