@@ -226,6 +226,23 @@ def _is_url(value: Any) -> str | None:
     return "" if _is_hostname(host) == "" else None
 
 
+def _is_value(value: Any) -> str | None:
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return ""
+    return "" if isinstance(value, str) and "\0" not in value else None
+
+
+def _is_secret(value: Any) -> str | None:
+    # Ansible keeps a secret out of its output by looking for its text: a short one would be found everywhere.
+    return "" if isinstance(value, str) and len(value) >= 8 and "\0" not in value else None
+
+
+def _is_variable(value: Any) -> str | None:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        return None
+    return "what begins with SLIPWAY_ is set by Slipway" if value.startswith("SLIPWAY_") else ""
+
+
 @dataclass(frozen=True)
 class Format:
     """A named format.
@@ -271,6 +288,19 @@ FORMATS: dict[str, Format] = {
     ),
     "url": Format("a URL that begins with http:// or https://", _is_url),
     "option": Format("lower-case letters, digits and dashes, no dash first", _matches(r"[a-z0-9][a-z0-9-]*")),
+    "url_path": Format(
+        "a URL path that begins with a slash, such as /healthz, with a query or without",
+        _matches(rf"/(?:[A-Za-z0-9._~:/?@&=+,-]|{_ESCAPE})*"),
+    ),
+    "git_ref": Format(
+        "a branch, a tag or a commit of A-Z a-z 0-9 . _ / @ + -, without .., no dash first",
+        _matches(r"(?!-)(?!.*\.\.)[A-Za-z0-9._/@+-]+"),
+    ),
+    "checksum": Format("sha256: and 64 hexadecimal digits", _matches(r"sha256:[0-9a-f]{64}")),
+    "release": Format("the name of a release, 12 hexadecimal digits", _matches(r"[0-9a-f]{12}")),
+    "variable": Format("letters, digits and underscores, no digit first, and not SLIPWAY_ first", _is_variable),
+    "value": Format("a text, a number, true or false", _is_value),
+    "secret": Format("a text of at least 8 characters", _is_secret),
     "identifier": Format("letters, digits and underscores, no digit first", _matches(r"[A-Za-z_][A-Za-z0-9_]*")),
 }
 """Formats by name. All but one_line are free of what nginx, ini files and shells give a meaning; one_line

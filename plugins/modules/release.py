@@ -1,35 +1,49 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: MIT
-"""Builds a release on a host and lets it go live. The action plugin of this name reads the source on the controller."""
+"""Takes a release through the steps of a deploy. The action plugin of this name does the controller's part."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import syslog
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.wsgi.plugins.module_utils.releases import prunable, timespan
+from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, lock, probe
+from ansible_collections.slipway.wsgi.plugins.module_utils.history import NoTargetError
+from ansible_collections.slipway.wsgi.plugins.module_utils.host import Host, StepError, now, read, write
+from ansible_collections.slipway.wsgi.plugins.module_utils.releases import quoted
 
 DOCUMENTATION = r"""
 module: release
-short_description: Build a release of a WSGI app and let it go live
+short_description: Take a release of a WSGI app through the steps of a deploy
 description:
   - A release is a directory below C(<root>/releases) that never changes, with the source, a virtual environment of its
     own, its configuration, and a systemd socket and service of its own.
   - The name of a release follows from its content, so the same source with the same inputs is the same release.
-  - What is live is decided by one symbolic link, C(<root>/live). Going live is one rename(2) of it.
+  - What is live is decided by one symbolic link, C(<root>/live). Going live and rolling back are one rename(2) of it.
+  - The steps of a deploy are the states V(locked), V(fetched), V(built), V(migrated), V(started), V(live), V(retired),
+    in this order. Those of a rollback are V(locked), V(chosen), V(started), V(live), V(retired).
 options:
   state:
     description:
-      - V(checked) only looks at the source on the controller.
-      - V(built) makes the release, if it is not there.
-      - V(live) starts its socket and service and puts it live, if it is not.
+      - V(checked) only looks at what the source is said to be, on the controller.
+      - V(locked) takes the lock of the app on this host for as long as ansible-playbook runs. If it ends before
+        V(retired), what it put live is undone.
+      - V(fetched) brings the source to the controller. To be run once for all hosts.
+      - V(built) makes the release, if it is not there, and imports the app in a process of its own.
+      - V(chosen) finds the release that a rollback goes to.
+      - V(migrated) runs the app's migration command. To be run once for all hosts.
+      - V(started) starts the socket and service of the release, and asks each worker for the health path.
+      - V(live) puts the release live and asks for the health path through the web server. If that fails it undoes it.
+      - V(retired) confirms what is live, stops the other releases gracefully, and removes the oldest.
     type: str
-    choices: [checked, built, live]
+    choices: [checked, locked, fetched, built, chosen, migrated, started, live, retired]
     required: true
   app:
     description: Name of the app.
@@ -37,17 +51,49 @@ options:
   root:
     description: Directory of the app on the host.
     type: path
-  user:
-    description: The user that the app runs as and that its environment is built by.
+  name:
+    description: Name of the release. The action plugin derives it for O(state=built).
     type: str
   source:
-    description: Directory of the source on the controller.
-    type: path
+    description: Directory, git URL or archive, for V(checked) and V(fetched).
+    type: str
+  ref:
+    description: Branch, tag or commit of a git URL.
+    type: str
+    default: ""
+  checksum:
+    description: Checksum of an archive.
+    type: str
+    default: ""
+  subdirectory:
+    description: Part of the git repository or archive that is the source.
+    type: str
+    default: ""
+  deploy_key:
+    description: Private key for a git URL by ssh, its text or its path on the controller.
+    type: str
+    default: ""
+  token:
+    description: Token for a git URL or an archive by https.
+    type: str
+    default: ""
   needs:
     description: Files that have to be in the source, relative to it.
     type: list
     elements: str
     default: []
+  requirements:
+    description: Files in the source that say what has to be installed, relative to it.
+    type: list
+    elements: str
+    default: []
+  fetched:
+    description: What O(state=fetched) returned, for V(built).
+    type: dict
+    default: {}
+  archive:
+    description: Archive of the source on the host. Filled in by the action plugin.
+    type: path
   files:
     description:
       - Files that are added to the release, by name. They end up in its directory C(etc).
@@ -55,11 +101,21 @@ options:
       - V(requirements.txt) is what the app server needs in the environment.
     type: dict
     default: {}
-  requirements:
-    description: Requirements files in the source, relative to it, with hashes.
-    type: list
-    elements: str
-    default: []
+  environment:
+    description: Environment variables of the app.
+    type: dict
+    default: {}
+  secrets:
+    description: Environment variables of the app that are not shown anywhere.
+    type: dict
+    default: {}
+  plan:
+    description: How the release is judged, and the commands that are run for it. It becomes part of the release.
+    type: dict
+    default: {}
+  user:
+    description: The user that the app runs as and that its environment is built by.
+    type: str
   link:
     description: The path of the socket that the web server knows. It must not be another app's.
     type: path
@@ -69,27 +125,41 @@ options:
   uv:
     description: Path of uv on the host.
     type: path
-  environment:
+  build_environment:
     description: Environment variables for uv, such as an index or a proxy. They may hold secrets and are not shown.
     type: dict
     default: {}
-  name:
-    description: Name of the release. The action plugin derives it for O(state=built).
+  to:
+    description: For V(chosen), the release to go to; empty for the last good one before the live one.
     type: str
-  archive:
-    description: Archive of the source on the host. Filled in by the action plugin.
-    type: path
-  origin:
-    description: Where the source comes from, in words. Filled in by the action plugin.
+    default: ""
+  forward:
+    description: For V(live), whether this is a deploy; V(false) for a rollback.
+    type: bool
+    default: true
+  url:
+    description: For V(live), where the web server is asked for the health path; empty to leave that out.
     type: str
     default: ""
   keep:
-    description: How many releases stay on the host after O(state=live).
+    description: How many releases stay on the host after V(retired).
     type: int
     default: 5
+  warm:
+    description: Whether the release that was live before stays up without traffic after V(retired).
+    type: bool
+    default: false
+  who:
+    description: Who deploys. Filled in by the action plugin.
+    type: str
+    default: ""
+  run:
+    description: Which run of ansible-playbook this is. Filled in by the action plugin.
+    type: str
+    default: ""
 attributes:
   check_mode:
-    description: Says whether a release would be built or go live, and changes nothing.
+    description: Says what would be done, and changes nothing.
     support: full
   diff_mode:
     description: Shows how the files of a new release differ from those of the live one.
@@ -98,428 +168,447 @@ author: Slipway maintainers (@slipway)
 """
 
 EXAMPLES = r"""
+- name: Bring the source to the controller
+  slipway.wsgi.release:
+    state: fetched
+    source: "{{ playbook_dir }}/../app"
+    requirements: [requirements.txt]
+  register: fetched
+  run_once: true
+
 - name: Build a release
   slipway.wsgi.release:
     state: built
     app: hello
     root: /srv/hello
     user: hello
-    source: "{{ playbook_dir }}/../app"
+    fetched: "{{ fetched }}"
     files: "{{ app_server_files }}"
     requirements: [requirements.txt]
+    plan: "{{ plan }}"
     python: /usr/bin/python3
     uv: /opt/slipway/uv/bin/uv
   register: release
 
-- name: Let it go live
+- name: Put it live
   slipway.wsgi.release:
     state: live
     app: hello
     root: /srv/hello
     name: "{{ release.name }}"
+    url: http://127.0.0.1/
 """
 
 RETURN = r"""
 name:
   description: Name of the release.
-  returned: O(state=built) and O(state=live)
+  returned: O(state=built), O(state=chosen) and later states
   type: str
   sample: 3f2a9c1b7d10
 path:
   description: Its directory.
   returned: O(state=built) and O(state=live)
   type: str
+settled:
+  description: Whether the release is live and nothing is left to do.
+  returned: O(state=built) and O(state=chosen)
+  type: bool
+back:
+  description: Whether this is a rollback.
+  returned: O(state=built) and O(state=chosen)
+  type: bool
+digest:
+  description: Digest of the source.
+  returned: O(state=fetched)
+  type: str
+commit:
+  description: The commit of the source, empty if there is none.
+  returned: O(state=fetched)
+  type: str
 previous:
   description: The release that was live before, empty if there was none.
   returned: O(state=live)
   type: str
+milliseconds:
+  description: How long it took on the host from the start of the step until visitors met the release.
+  returned: O(state=live)
+  type: float
 pruned:
   description: Releases that were removed.
-  returned: O(state=live)
+  returned: O(state=retired)
   type: list
   elements: str
 """
 
-UNITS = "/etc/systemd/system"
-KINDS = ("socket", "service")
-# A release counts as drained when so many looks in a row find its queue empty, so many seconds apart.
-LOOKS = 3
-LOOK_SECONDS = 0.1
 Result = dict[str, Any]
 
 
-class StepError(Exception):
-    """A step of a release failed: why, and the last lines of what the failing process said."""
-
-    def __init__(self, reason: str, log: str = "") -> None:
-        """Take the reason as one sentence, and the log as text of any length."""
-        super().__init__(reason)
-        self.log = tail(log, 25)
-
-
-def tail(text: str, lines: int) -> str:
-    """Return the last lines of a text."""
-    return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def cause(log: str) -> str:
-    """Return the part of a log that tells the cause: from the last traceback on, if there is one."""
-    start = log.rfind("Traceback (most recent call last):")
-    return log[max(start, 0) :]
-
-
-def read(path: str) -> str:
-    """Return the text of a file, empty if there is none."""
-    try:
-        with open(path, encoding="utf-8") as source:
-            return source.read()
-    except FileNotFoundError:
-        return ""
-
-
-class Host:
-    """The releases of one app on this host; `step` is the one that is being done, for messages."""
+class Deploy:
+    """The steps, on one host: each method of a state's name does it and returns what to tell."""
 
     def __init__(self, module: AnsibleModule) -> None:
         """Take the arguments of the module."""
         self.module = module
-        self.app: str = module.params["app"]
-        self.root: str = module.params["root"]
-        self.releases = os.path.join(self.root, "releases")
-        self.link = os.path.join(self.root, "live")
-        self.step = ""
+        self.params: dict[str, Any] = module.params
+        self.name: str = self.params["name"] or ""
+        self.host = Host(self.params["app"], self.params["root"], module.warn)
 
-    def path(self, name: str, *parts: str) -> str:
-        """Return the directory of a release, or a path in it."""
-        return os.path.join(self.releases, name, *parts)
+    def told(self, **more: Any) -> Result:
+        """Return what every state tells, and more."""
+        return {"changed": False, "name": self.name, "path": self.host.path(self.name), **more}
 
-    def whole(self, name: str) -> bool:
-        """Return whether a release has been built to its end."""
-        return os.path.exists(self.path(name, "release.json"))
+    # -- locked -------------------------------------------------------------------------------------------------------
 
-    def socket(self, name: str) -> str:
-        """Return the path of a release's socket."""
-        return f"/run/{self.app}/{name}.sock"
+    def locked(self) -> Result:
+        """Take the lock, and settle what a run that was killed with its host left."""
+        host = self.host
+        host.step = "lock"
+        if self.module.check_mode:
+            return {"changed": False}
+        lost = functools.partial(undo_unconfirmed, host.app, host.root)
+        fifo = lock.hold(host.app, self.params["who"], self.params["run"], lost)
+        with lock.busy(host.app):
+            history = host.history()
+            if history.pending and history.pending["release"] == host.live():
+                # Nobody was left to undo it, and visitors have been served by it since.
+                self.module.warn(f"Release {host.live()} went live and was not confirmed. It is taken as good.")
+                history.confirm(now(), self.params["who"])
+                host.remember(history)
+            elif history.pending:
+                history.undo("its deploy was cut off before it went live")
+                host.remember(history)
+        return {"changed": False, "fifo": fifo}
 
-    def live(self) -> str:
-        """Return the name of the live release, or an empty text."""
-        return os.path.basename(os.readlink(self.link)) if os.path.islink(self.link) else ""
+    # -- built --------------------------------------------------------------------------------------------------------
 
-    def units(self, name: str) -> list[str]:
-        """Return the units of a release, in the order of KINDS."""
-        return [f"{self.app}@{name}.{kind}" for kind in KINDS]
+    def built(self) -> Result:
+        """Make the release, if it is not there."""
+        host, name = self.host, self.name
+        self.claim_link()
+        if host.whole(name):
+            return self.told(settled=host.settled(name), back=False)
+        result = self.told(changed=True, settled=False, back=False, diff=self.difference())
+        if self.module.check_mode:
+            return result
+        if not self.params["archive"]:
+            # Only now is it known that the source is wanted here: the action plugin brings it and calls again.
+            return {**result, "needs_archive": True}
+        os.umask(0o022)
+        # What a killed build left; nothing ever ran from it.
+        shutil.rmtree(host.path(name), ignore_errors=True)
+        try:
+            self.unpack()
+            self.make_environment()
+            self.check()
+            self.seal()
+        except BaseException:
+            shutil.rmtree(host.path(name), ignore_errors=True)
+            raise
+        return result
 
-    def run(self, *command: str, environment: Mapping[str, str] | None = None, reason: str = "") -> str:
-        """Run a command and return its output; raise StepError with its last lines if it fails."""
-        code, out, err = self.module.run_command(list(command), environ_update=dict(environment or {}))
-        if code:
-            raise StepError(reason or f"`{' '.join(command[:3])}` ended with exit code {code}.", err or out)
-        return str(out)
+    def claim_link(self) -> None:
+        """Refuse a link for the web server that leads to another app: its visitors would be served by this one."""
+        self.host.step = "check"
+        link, target = self.params["link"], os.path.join(self.host.link, "uwsgi.sock")
+        if link and os.path.lexists(link) and (not os.path.islink(link) or os.readlink(link) != target):
+            owner = os.readlink(link) if os.path.islink(link) else "something that Slipway did not make"
+            raise StepError(f"{link} belongs to another app ({owner}). Give this one an app_link of its own.")
 
-    def succeeds(self, *command: str) -> bool:
-        """Return whether a command ends without an error."""
-        return bool(self.module.run_command(list(command))[0] == 0)
+    def unpack(self) -> None:
+        """Lay out the release: the source, the files that Slipway adds, and where its socket will be."""
+        host, name, params = self.host, self.name, self.params
+        host.step = "fetch"
+        os.makedirs(host.path(name, "app"))
+        os.makedirs(host.path(name, "etc"))
+        host.run("tar", "-xzf", params["archive"], "--no-same-owner", "-C", host.path(name, "app"))
+        for file, text in self.files().items():
+            write(host.path(name, "etc", file), text)
+        # Only root reads these: systemd gives them to the app.
+        for file in ("environment", "secrets"):
+            os.umask(0o077)
+            write(host.path(name, "etc", file), quoted(params[file]))
+            os.umask(0o022)
+        os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
 
-    def up(self, name: str) -> bool:
-        """Return whether both units of a release are up."""
-        return self.each("is-active", name)
+    def files(self) -> dict[str, str]:
+        """Return {name: text} of the files that everybody may read."""
+        return {**self.params["files"], "plan.json": json.dumps(self.params["plan"], indent=2, sort_keys=True) + "\n"}
 
-    def enabled(self, name: str) -> bool:
-        """Return whether both units of a release come up at boot."""
-        return self.each("is-enabled", name)
+    def make_environment(self) -> None:
+        """Make the environment as the app's user, run the hooks after it, then take all from that user again."""
+        host, name, params = self.host, self.name, self.params
+        host.step = "build"
+        uv, venv, app = params["uv"], host.path(name, "venv"), host.path(name, "app")
+        # Nothing else is the user's: who may write beside it could swap the units, which systemd runs as root.
+        os.mkdir(venv)
+        shutil.chown(venv, params["user"])
+        make = [uv, "venv", "--quiet", "--python", params["python"], venv]
+        self.as_user(*make, reason=f"uv could not make an environment with {params['python']}")
+        # A call for each file: each is a lock of its own.
+        for file in params["requirements"]:
+            command = dependencies.install(uv, venv, os.path.join(app, file))
+            self.as_user(*command, reason=f"uv could not install {file}")
+        if "requirements.txt" in params["files"]:
+            command = dependencies.install(uv, venv, host.path(name, "etc", "requirements.txt"))
+            self.as_user(*command, reason="uv could not install the app server")
+        if params["plan"]["hooks"].get("after_build"):
+            host.step = "after_build"
+            host.run("chown", "-R", "-h", f"{params['user']}:", app)
+            host.hooks("after_build", name, writable=app)
+        host.step = "build"
+        host.run("chown", "-R", "-h", "root:root", host.path(name))
+        host.run("chmod", "-R", "go-w", host.path(name))  # uv's lock file is open to everybody
+        # Imports are three times as fast with it. A file that does not compile is no fault until something imports it.
+        # This runs as root, so not by the environment's python: it would run what packages hooked into its start.
+        host.succeeds(params["python"], "-I", "-m", "compileall", "-q", app)
 
-    def each(self, question: str, name: str) -> bool:
-        """Return whether systemctl says yes for both units; asked for two at once, it says yes if one is."""
-        return all(self.succeeds("systemctl", question, "--quiet", unit) for unit in self.units(name))
-
-    def as_user(self, name: str, *command: str) -> list[str]:
-        """Return the command that runs ``command`` as the app's user, who may write to nothing but its environment.
+    def as_user(self, *command: str, reason: str) -> None:
+        """Run a command of the build as the app's user, who may write to nothing but its environment.
 
         Building runs code of the packages being built, so it gets no more rights than the app that will import them.
         """
-        cache = f"slipway/{self.app}"
+        host, cache, params = self.host, f"slipway/{self.host.app}", self.params
         properties = {
-            "User": self.module.params["user"],
+            "User": params["user"],
             "ProtectSystem": "strict",
             "ProtectHome": "yes",
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
             "UMask": "0022",
-            "ReadWritePaths": self.path(name, "venv"),
+            "ReadWritePaths": host.path(self.name, "venv"),
             "CacheDirectory": cache,
-            "WorkingDirectory": self.path(name, "app"),
+            "WorkingDirectory": host.path(self.name, "app"),
         }
-        environment = [f"UV_CACHE_DIR=/var/cache/{cache}", "UV_NO_CONFIG=1", "UV_PYTHON_DOWNLOADS=never"]
+        variables = {"UV_CACHE_DIR": f"/var/cache/{cache}", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+        variables |= dependencies.variables(host.path(self.name, "venv"))
         # Named without a value, systemd-run takes it from its own environment: a command line can be read by everybody.
-        environment += self.module.params["environment"]
+        named = [*(f"{key}={value}" for key, value in variables.items()), *params["build_environment"]]
         call = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
         call += [f"--property={key}={value}" for key, value in properties.items()]
-        return [*call, *(f"--setenv={variable}" for variable in environment), *command]
+        call += [f"--setenv={variable}" for variable in named]
+        host.run(*call, *command, environment=params["build_environment"], reason=f"{reason}.")
 
+    def check(self) -> None:
+        """Import the app in a process of its own, as its user and in its sandbox."""
+        self.host.step = "check"
+        plan = self.params["plan"]
+        program, *arguments = plan["check"]
+        command = [self.host.path(self.name, "venv", "bin", program), *arguments]
+        self.host.run_in(self.name, command, plan["start_timeout"], "importing the app")
 
-# -- built ------------------------------------------------------------------------------------------------------------
+    def seal(self) -> None:
+        """Write release.json, in one piece: from now on the release is whole."""
+        fetched = self.params["fetched"]
+        facts = {
+            "name": self.name, "source": fetched["origin"], "commit": fetched["commit"], "built": now(),
+            "by": self.params["who"],
+        }  # fmt: skip
+        write(self.host.path(self.name, "release.json"), json.dumps(facts, indent=2) + "\n")
 
-
-def built(host: Host) -> Result:
-    """Make the release, if it is not there; return what to tell."""
-    module = host.module
-    name, archive = module.params["name"], module.params["archive"]
-    result = {"changed": False, "name": name, "path": host.path(name)}
-    claim_link(host)
-    if host.whole(name):
-        return result
-    result.update(changed=True, diff=difference(host))
-    if module.check_mode:
-        return result
-    if not archive:
-        # Only now is it known that the source is wanted here: the action plugin brings it and calls again.
-        return {**result, "needs_archive": True}
-    os.umask(0o022)
-    # What a killed build left; nothing ever ran from it.
-    shutil.rmtree(host.path(name), ignore_errors=True)
-    try:
-        unpack(host, name, archive)
-        make_environment(host, name)
-        seal(host, name)
-    except BaseException:
-        shutil.rmtree(host.path(name), ignore_errors=True)
-        raise
-    return result
-
-
-def claim_link(host: Host) -> None:
-    """Refuse a link for the web server that leads to another app: its visitors would be served by this one."""
-    host.step = "check"
-    link, target = host.module.params["link"], os.path.join(host.link, "uwsgi.sock")
-    if link and os.path.lexists(link) and (not os.path.islink(link) or os.readlink(link) != target):
-        owner = os.readlink(link) if os.path.islink(link) else "something that Slipway did not make"
-        raise StepError(f"{link} belongs to another app ({owner}). Give this one an app_link of its own.")
-
-
-def unpack(host: Host, name: str, archive: str) -> None:
-    """Lay out the release: the source, the files that Slipway adds, and where its socket will be."""
-    host.step = "fetch"
-    os.makedirs(host.path(name, "app"))
-    os.makedirs(host.path(name, "etc"))
-    host.run("tar", "-xzf", archive, "--no-same-owner", "-C", host.path(name, "app"))
-    for file, text in host.module.params["files"].items():
-        with open(host.path(name, "etc", file), "w", encoding="utf-8") as target:
-            target.write(text)
-    os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
-
-
-def make_environment(host: Host, name: str) -> None:
-    """Make the virtual environment from locked requirements as the app's user, then take it from that user again."""
-    host.step = "build"
-    params = host.module.params
-    uv, venv, environment = params["uv"], host.path(name, "venv"), params["environment"]
-    locks = [host.path(name, "app", file) for file in params["requirements"]]
-    if "requirements.txt" in params["files"]:
-        locks.append(host.path(name, "etc", "requirements.txt"))
-    # Nothing else is the user's: who may write beside it could swap the units, which systemd runs as root.
-    os.mkdir(venv)
-    shutil.chown(venv, params["user"])
-    make = host.as_user(name, uv, "venv", "--quiet", "--python", params["python"], venv)
-    host.run(*make, environment=environment, reason=f"uv could not make an environment with {params['python']}.")
-    # A call for each file: each is a lock of its own.
-    for lock in locks:
-        options = ["--quiet", "--python", venv, "--require-hashes", "--compile-bytecode"]
-        install = host.as_user(name, uv, "pip", "install", *options, "--requirement", lock)
-        reason = f"uv could not install {os.path.relpath(lock, host.path(name))}, which has to be locked with hashes."
-        host.run(*install, environment=environment, reason=reason)
-    host.run("chown", "-R", "-h", "root:root", host.path(name))
-    host.run("chmod", "-R", "go-w", host.path(name))  # uv's lock file is open to everybody
-    # Imports are three times as fast with it. A file that does not compile is no fault until something imports it.
-    # This runs as root, so not by the environment's python: it would run what packages hooked into its start.
-    host.succeeds(params["python"], "-I", "-m", "compileall", "-q", host.path(name, "app"))
-
-
-def seal(host: Host, name: str) -> None:
-    """Write release.json, in one piece: from now on the release is whole."""
-    built_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    facts = {"name": name, "source": host.module.params["origin"], "built": built_at}
-    unfinished = host.path(name, ".release.json")
-    with open(unfinished, "w", encoding="utf-8") as target:
-        json.dump(facts, target, indent=2)
-        target.write("\n")
-        target.flush()
-        os.fsync(target.fileno())
-    os.rename(unfinished, host.path(name, "release.json"))
-
-
-def difference(host: Host) -> list[dict[str, str]]:
-    """Return how the files of the new release differ from those of the live one, as Ansible's diffs."""
-    live = host.live()
-    diffs: list[dict[str, str]] = []
-    if not live:
+    def difference(self) -> list[dict[str, str]]:
+        """Return how the files of the new release differ from those of the live one, as Ansible's diffs."""
+        host, live = self.host, self.host.live()
+        diffs: list[dict[str, str]] = []
+        for file, after in sorted({**self.files(), "environment": quoted(self.params["environment"])}.items()):
+            before = read(host.path(live, "etc", file))
+            if live and before != after:
+                headers = {f"{side}_header": f"{file} ({which} release)" for side, which in SIDES.items()}
+                diffs.append({"before": before, "after": after, **headers})
         return diffs
-    for file, after in sorted(host.module.params["files"].items()):
-        before = read(host.path(live, "etc", file))
-        if before != after:
-            headers = {
-                f"{side}_header": f"{file} ({which} release)" for side, which in (("before", "live"), ("after", "new"))
-            }
-            diffs.append({"before": before, "after": after, **headers})
-    return diffs
 
+    # -- chosen, migrated, started ------------------------------------------------------------------------------------
 
-# -- live -------------------------------------------------------------------------------------------------------------
+    def chosen(self) -> Result:
+        """Find the release that a rollback goes to."""
+        host = self.host
+        host.step = "choose"
+        self.name = host.history().target(host.live(), host.all(), self.params["to"])
+        return self.told(settled=False, back=True)
 
+    def migrated(self) -> Result:
+        """Run the app's migration command, if it has one."""
+        host = self.host
+        host.step = "migrate"
+        if self.module.check_mode and not host.whole(self.name):
+            return self.told(changed=True)
+        plan = host.plan(self.name)
+        command = plan["migrate"]
+        if command and not self.module.check_mode:
+            shell = ["/bin/sh", "-c", command]
+            host.run_in(self.name, shell, plan["command_timeout"], f"the migration `{command}`")
+        return self.told(changed=bool(command))
 
-def live(host: Host) -> Result:
-    """Start the release and put it live, if it is not; return what to tell."""
-    name, previous = host.module.params["name"], host.live()
-    result = {"changed": False, "name": name, "path": host.path(name), "previous": previous, "pruned": []}
-    if name == previous and host.up(name) and host.enabled(name):
+    def started(self) -> Result:
+        """Start the release, if it is not up, ask each of its workers for the health path, and run the hooks before."""
+        host, name = self.host, self.name
+        host.step = "start"
+        up = host.ready(name)
+        if self.module.check_mode or (up and name == host.live()):
+            return self.told(changed=not up)
+        if not up:
+            host.start(name)
+        try:
+            host.step = "probe"
+            plan = host.plan(name)
+            probe.workers(host.socket(name), probe.Health(**plan["health"]), plan["workers"])
+            host.step = "before_live"
+            host.hooks("before_live", name)
+        except (StepError, probe.Unhealthy, OSError) as error:
+            told = self.with_journal(error)
+            if name != host.live():
+                host.stop(name)
+            raise told from error
+        return self.told(changed=not up)
+
+    def with_journal(self, error: Exception) -> StepError:
+        """Return the error with the last lines of the service, which tell why it answered as it did."""
+        if isinstance(error, StepError):
+            return error
+        return StepError(f"{error} The last lines of its journal:", self.host.journal(self.name))
+
+    # -- live ---------------------------------------------------------------------------------------------------------
+
+    def live(self) -> Result:
+        """Put the release live, see that the web server hands it visitors; take it back if anything goes wrong."""
+        began = time.monotonic()
+        host, name, previous = self.host, self.name, self.host.live()
+        host.step = "go live"
+        if name == previous:
+            return self.told(previous=previous)
+        result = self.told(changed=True, previous=previous)
+        result["diff"] = {"before": f"live: {previous}\n", "after": f"live: {name}\n"}
+        if self.module.check_mode:
+            return result
+        history = host.history()
+        history.begin(name, previous, self.params["forward"])
+        host.remember(history)
+        host.switch(name)
+        result["milliseconds"] = round((time.monotonic() - began) * 1000, 1)
+        try:
+            host.step = "verify"
+            if self.params["url"]:
+                probe.website(self.params["url"], probe.Health(**host.plan(name)["health"]))
+            host.step = "after_live"
+            host.hooks("after_live", name)
+        except (StepError, probe.Unhealthy, OSError) as error:
+            told = self.with_journal(error)
+            host.undo(f"step {host.step}: {error}")
+            raise told from error
         return result
-    result.update(changed=True, diff={"before": f"live: {previous}\n", "after": f"live: {name}\n"})
-    if host.module.check_mode:
+
+    # -- retired ------------------------------------------------------------------------------------------------------
+
+    def retired(self) -> Result:
+        """Confirm what is live, stop what is neither live nor to be kept warm, and remove the oldest releases."""
+        host, params = self.host, self.params
+        host.step = "retire"
+        result = self.told(pruned=[])
+        if self.module.check_mode:
+            return result
+        if self.name != host.live():
+            raise StepError("it is not live any more, so nothing is retired.")
+        history = host.history()
+        before = history.stored()
+        previous = history.pending.get("previous", history.warm)
+        history.confirm(now(), params["who"])
+        history.warm = previous if params["warm"] and previous and host.ready(previous) else ""
+        host.remember(history)
+        over = {host.release_of(unit) for unit in host.installed()} - {self.name, history.warm}
+        for release in sorted(over):
+            host.stop(release)
+        built = {name: facts["built"] for name, facts in host.all().items()}
+        # What is there without being whole is left from a build that was killed: none is running, this holds the lock.
+        unfinished = [entry.path for entry in os.scandir(host.releases) if entry.name not in built]
+        result["pruned"] = history.prunable(self.name, built, params["keep"])
+        for release in result["pruned"]:
+            # First of all, or what is left when this is killed counts as whole.
+            os.unlink(host.path(release, "release.json"))
+        for path in [*unfinished, *map(host.path, result["pruned"])]:
+            shutil.rmtree(path)
+        for release in result["pruned"]:
+            history.forget(release)
+        host.remember(history)
+        result["changed"] = bool(over or unfinished or result["pruned"]) or before != history.stored()
         return result
-    start(host, name)
-    switch(host, name)
-    result["pruned"] = retire(host, name, previous)
-    return result
 
 
-def start(host: Host, name: str) -> None:
-    """Install, start and enable the units of a release; on failure leave nothing of it running or enabled."""
-    host.step = "start"
-    if not host.whole(name):
-        raise StepError(f"{host.path(name)} is missing, or was not built to its end.")
-    units = host.units(name)
-    try:
-        for kind, unit in zip(KINDS, units, strict=True):
-            shutil.copyfile(host.path(name, "etc", kind), os.path.join(UNITS, unit))
-        host.run("systemctl", "daemon-reload")
-        if not host.succeeds("systemctl", "start", *units) or not host.up(name):
-            # Everything that the process wrote has to be in the journal before it is read.
-            host.run("journalctl", "--sync")
-            log = host.run("journalctl", "--no-pager", "--output=cat", "--lines=60", f"--unit={units[1]}")
-            raise StepError("its service did not start. The last lines of its journal:", cause(log))
-        host.run("systemctl", "enable", "--quiet", *units)
-    except (StepError, OSError):
-        if name != host.live():
-            stop(host, name)
-        raise
+SIDES = {"before": "live", "after": "new"}
 
 
-def switch(host: Host, name: str) -> None:
-    """Put the release live: one rename(2), so that at every moment exactly one release is live."""
-    host.step = "go live"
-    os.utime(host.path(name))  # when it last went live; retire() keeps the most recent ones
-    new = f"{host.link}.new"
-    if os.path.lexists(new):
-        os.unlink(new)
-    os.symlink(os.path.join("releases", name), new)
-    os.rename(new, host.link)
-
-
-def retire(host: Host, name: str, previous: str) -> list[str]:
-    """Stop all other releases and remove the oldest, never the one before; return the names of the removed ones."""
-    host.step = "retire"
-    others = [entry.name for entry in os.scandir(host.releases) if entry.is_dir() and entry.name != name]
-    for other in others:
-        stop(host, other)
-    last_live = {release: os.stat(host.path(release)).st_mtime for release in [name, *others]}
-    # Releases that were built and did not start are younger than the one before; they do not push it out.
-    gone = prunable(last_live, host.module.params["keep"], [name, previous])
-    for release in gone:
-        shutil.rmtree(host.path(release))
-    return gone
-
-
-def installed(host: Host, name: str) -> list[str]:
-    """Return the units of a release that are installed: one of the two, where a start was cut off."""
-    return [unit for unit in host.units(name) if os.path.exists(os.path.join(UNITS, unit))]
-
-
-def waiting(host: Host, name: str) -> int:
-    """Return how many connections wait in the queue of a release's socket for a worker to accept them."""
-    # State, Recv-Q and the rest, for the one socket of this path; no line when it does not listen.
-    line = host.run("ss", "--unix", "--listening", "--numeric", "--no-header", "src", host.socket(name)).split()
-    return int(line[2]) if line else 0
-
-
-def drain(host: Host, name: str) -> None:
-    """Stop the service of a release that is no longer live once nothing waits for it; its socket goes on listening.
-
-    Since the rename every connection is made to the live release, but two kinds still come to this one: those in its
-    queue, and that of a web server's process which had resolved the link and was not yet through connect(2). The first
-    are waited for. The second end up in the queue too, since the socket still listens; they are caught by a look after
-    the service has stopped, which finishes what it accepted. Only a process that is kept off the CPU between the two
-    halves of one system call for the whole time, three looks and a graceful stop, would come too late.
-
-    It takes no longer than systemd would wait for the service to stop: after that nobody waits for an answer.
-    """
-    service = host.units(name)[KINDS.index("service")]
-    patience = timespan(host.run("systemctl", "show", "--value", "--property=TimeoutStopUSec", service))
-    deadline, empty = time.monotonic() + patience, 0
-    while time.monotonic() < deadline and host.succeeds("systemctl", "is-active", "--quiet", service):
-        empty = 0 if waiting(host, name) else empty + 1
-        if empty < LOOKS:
-            time.sleep(LOOK_SECONDS)
-            continue
-        host.run("systemctl", "stop", service)
-        if waiting(host, name):
-            # systemd starts it for them by itself, as the socket is its trigger; this waits until it is up.
-            host.succeeds("systemctl", "start", service)
-            empty = 0
-    left = waiting(host, name)
-    if left:
-        host.module.warn(f"Release {name} is stopped with {left} connections waiting for it: it did not answer them.")
-
-
-def stop(host: Host, name: str) -> None:
-    """Stop a release gracefully, and forget those of its units that are installed."""
-    units = installed(host, name)
-    if not units:
-        return
-    host.run("systemctl", "disable", "--quiet", *units)
-    drain(host, name)
-    host.run("systemctl", "stop", *units)
-    # There is nothing to reset where nothing had failed, which is an error to systemctl.
-    host.succeeds("systemctl", "reset-failed", *units)
-    for unit in units:
-        os.unlink(os.path.join(UNITS, unit))
-    host.run("systemctl", "daemon-reload")
+def undo_unconfirmed(app: str, root: str) -> None:
+    """Undo a switch that nobody will confirm any more, because ansible-playbook has ended or cannot be heard."""
+    host = Host(app, root, lambda words: syslog.syslog(syslog.LOG_WARNING, words))
+    with lock.busy(app, wait=True):
+        undone = host.undo("ansible-playbook ended, or its connection was lost, before this release was confirmed")
+    if undone:
+        host.warn(f"Release {undone} of {app} was undone: nobody confirmed it. {host.live() or 'None'} is live.")
 
 
 def main() -> None:
     """Read the arguments, do what the state asks for, and say what happened."""
+    states = ["checked", "locked", "fetched", "built", "chosen", "migrated", "started", "live", "retired"]
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["checked", "built", "live"], "required": True},
+            "state": {"type": "str", "choices": states, "required": True},
             "app": {"type": "str"},
             "root": {"type": "path"},
-            "user": {"type": "str"},
-            "source": {"type": "path"},
+            "name": {"type": "str"},
+            "source": {"type": "str"},
+            "ref": {"type": "str", "default": ""},
+            "checksum": {"type": "str", "default": ""},
+            "subdirectory": {"type": "str", "default": ""},
+            "deploy_key": {"type": "str", "default": "", "no_log": True},
+            "token": {"type": "str", "default": "", "no_log": True},
             "needs": {"type": "list", "elements": "str", "default": []},
-            "files": {"type": "dict", "default": {}},
             "requirements": {"type": "list", "elements": "str", "default": []},
+            "fetched": {"type": "dict", "default": {}},
+            "archive": {"type": "path"},
+            "files": {"type": "dict", "default": {}},
+            "environment": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "plan": {"type": "dict", "default": {}},
+            "user": {"type": "str"},
             "link": {"type": "path"},
             "python": {"type": "path"},
             "uv": {"type": "path"},
-            "environment": {"type": "dict", "default": {}, "no_log": True},
-            "name": {"type": "str"},
-            "archive": {"type": "path"},
-            "origin": {"type": "str", "default": ""},
+            "build_environment": {"type": "dict", "default": {}, "no_log": True},
+            "to": {"type": "str", "default": ""},
+            "forward": {"type": "bool", "default": True},
+            "url": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 5},
+            "warm": {"type": "bool", "default": False},
+            "who": {"type": "str", "default": ""},
+            "run": {"type": "str", "default": ""},
         },
         required_if=[
-            ("state", "built", ("app", "root", "user", "source", "python", "uv", "name")),
-            ("state", "live", ("app", "root", "name")),
+            ("state", "locked", ("app", "root")),
+            ("state", "built", ("app", "root", "user", "fetched", "python", "uv", "name")),
+            ("state", "chosen", ("app", "root")),
+            *(("state", state, ("app", "root", "name")) for state in ("migrated", "started", "live", "retired")),
         ],
         supports_check_mode=True,
     )
-    host = Host(module)
+    deploy = Deploy(module)
+    host, state = deploy.host, module.params["state"]
     try:
-        module.exit_json(**{"built": built, "live": live}[module.params["state"]](host))
-    except (StepError, OSError) as error:
-        name, now = module.params["name"], host.live()
-        stays = f"{now} stays live." if now and now != name else "No other release is live."
-        text = f"Release {name} of {host.app}, step {host.step}: {error}"
+        module.exit_json(**guarded(deploy, getattr(deploy, state), state))
+    except (StepError, NoTargetError, lock.Held, lock.Lost, OSError) as error:
+        module.no_log_values.update(host.secrets(deploy.name))
+        live = host.live()
+        stays = f"{live} is live." if live else "No release is live."
+        release = f"Release {deploy.name} of {host.app}" if deploy.name else host.app
         log = error.log if isinstance(error, StepError) else ""
-        module.fail_json(msg="\n".join(filter(None, [text, log, stays])), name=name, step=host.step)
+        text = "\n".join(filter(None, [f"{release}, step {host.step}: {error}", log, stays]))
+        module.fail_json(msg=text, name=deploy.name, step=host.step)
+
+
+def guarded(deploy: Deploy, step: Callable[[], Result], state: str) -> Result:
+    """Do a step while this run has the lock, and while no step of another run is still at work on this host."""
+    if deploy.module.check_mode or state in ("locked", "chosen"):
+        return step()
+    with lock.busy(deploy.host.app):
+        lock.check(deploy.host.app, deploy.params["run"])
+        return step()
 
 
 if __name__ == "__main__":

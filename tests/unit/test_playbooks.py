@@ -52,7 +52,7 @@ def test_inventories_name_hosts_of_the_playbooks(inventory: str) -> None:
     """Each inventory of the project has hosts for every play of site.yml."""
     result = play("-i", inventory, "site.yml", "--list-hosts")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("play #") == 5
+    assert result.stdout.count("play #") == 6
     assert "hosts (0)" not in result.stdout
 
 
@@ -64,7 +64,7 @@ def test_a_scenario_without_hosts_is_red(playbook: str) -> None:
     assert "nothing was tested" in result.stdout
 
 
-@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml"])
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml", "playbooks/rollback.yml", "playbooks/status.yml"])
 def test_an_inventory_without_hosts_is_red(playbook: str) -> None:
     """What Ansible says in a warning only is an error here: nothing would have been deployed."""
     result = play("-i", "localhost,", playbook)
