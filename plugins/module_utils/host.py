@@ -101,8 +101,8 @@ class Host:
 
     def all(self) -> dict[str, dict[str, Any]]:
         """Return {release: what release.json says} of all releases that are whole."""
-        entries = os.scandir(self.releases) if os.path.isdir(self.releases) else []
-        names = sorted(entry.name for entry in entries if self.whole(entry.name))
+        entries = os.listdir(self.releases) if os.path.isdir(self.releases) else []
+        names = sorted(filter(self.whole, entries))
         return {name: json.loads(read(self.path(name, "release.json"))) for name in names}
 
     def plan(self, name: str) -> dict[str, Any]:
@@ -192,7 +192,9 @@ class Host:
         """Return the values that a release was given in secret, to keep them out of messages."""
         return unquoted(read(self.path(name, "etc", "secrets")))
 
-    def run_in(self, name: str, command: Sequence[str], seconds: int, reason: str, writable: str = "") -> str:
+    def run_in(
+        self, name: str, command: Sequence[str], seconds: int, reason: str, writable: str = "", expected: int = 0
+    ) -> str:
         """Run a command as the app would be run: as its user, in its sandbox, with its environment; return its output.
 
         Args:
@@ -201,6 +203,7 @@ class Host:
             seconds: after so many it is ended.
             reason: the first words of the error, such as "the migration `flask db upgrade`".
             writable: a directory of the release that it may write to, "" for none.
+            expected: the exit code that means success.
 
         Raises:
             StepError: it failed, or took too long; with its last lines.
@@ -214,9 +217,9 @@ class Host:
         call += ["--setenv=PYTHONFAULTHANDLER=1", *(f"--property={line}" for line in properties)]
         began = time.monotonic()
         done = self._call([*call, *command])
-        if done.returncode and time.monotonic() - began >= seconds:
+        if done.returncode != expected and time.monotonic() - began >= seconds:
             raise StepError(f"{reason} did not end within {seconds} s.", done.stdout + done.stderr)
-        if done.returncode:
+        if done.returncode != expected:
             raise StepError(f"{reason} ended with exit code {done.returncode}.", done.stdout + done.stderr)
         return done.stdout
 
@@ -243,12 +246,15 @@ class Host:
             raise StepError(f"{self.path(name)} is missing, or was not built to its end.")
         units = self.units(name)
         try:
+            left = self.installed(name)
             for kind, unit in zip(KINDS, units, strict=True):
                 shutil.copyfile(self.path(name, "etc", kind), os.path.join(UNITS, unit))
-            self.run("systemctl", "daemon-reload")
+            if left:
+                # systemd reads units that are new to it by itself; a start that was cut off may have made it know them.
+                self.run("systemctl", "daemon-reload")
             if not self.succeeds("systemctl", "start", *units) or not self.up(name):
                 raise StepError("its service did not start. The last lines of its journal:", self.journal(name))
-            self.run("systemctl", "enable", "--quiet", *units)
+            self.run("systemctl", "enable", "--quiet", "--no-reload", *units)
         except (StepError, OSError):
             if name != self.live():
                 self.stop(name)
@@ -335,7 +341,7 @@ class Host:
         units = self.installed(name)
         if not units:
             return
-        self.run("systemctl", "disable", "--quiet", *units)
+        self.run("systemctl", "disable", "--quiet", "--no-reload", *units)
         self.drain(name)
         self.run("systemctl", "stop", *units)
         # There is nothing to reset where nothing had failed, which is an error to systemctl.

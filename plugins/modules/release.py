@@ -138,7 +138,7 @@ options:
     type: bool
     default: true
   url:
-    description: For V(live), where the web server is asked for the health path; empty to leave that out.
+    description: For V(live), where the web server is, such as V(http://127.0.0.1); empty to leave asking it out.
     type: str
     default: ""
   keep:
@@ -196,7 +196,7 @@ EXAMPLES = r"""
     app: hello
     root: /srv/hello
     name: "{{ release.name }}"
-    url: http://127.0.0.1/
+    url: http://127.0.0.1
 """
 
 RETURN = r"""
@@ -394,7 +394,9 @@ class Deploy:
         plan = self.params["plan"]
         program, *arguments = plan["check"]
         command = [self.host.path(self.name, "venv", "bin", program), *arguments]
-        self.host.run_in(self.name, command, plan["start_timeout"], "importing the app")
+        self.host.run_in(
+            self.name, command, plan["start_timeout"], "importing the app", expected=plan["check_exit_code"]
+        )
 
     def seal(self) -> None:
         """Write release.json, in one piece: from now on the release is whole."""
@@ -464,7 +466,10 @@ class Deploy:
         """Return the error with the last lines of the service, which tell why it answered as it did."""
         if isinstance(error, StepError):
             return error
-        return StepError(f"{error} The last lines of its journal:", self.host.journal(self.name))
+        # It came up, so without a traceback only what it said last is of interest.
+        log = self.host.journal(self.name)
+        log = log if "Traceback" in log else "\n".join(log.splitlines()[-5:])
+        return StepError(f"{error} The last lines of its journal:", log)
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
@@ -487,7 +492,8 @@ class Deploy:
         try:
             host.step = "verify"
             if self.params["url"]:
-                probe.website(self.params["url"], probe.Health(**host.plan(name)["health"]))
+                health = probe.Health(**host.plan(name)["health"])
+                probe.website(self.params["url"] + health.path, health)
             host.step = "after_live"
             host.hooks("after_live", name)
         except (StepError, probe.Unhealthy, OSError) as error:
