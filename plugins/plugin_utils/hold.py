@@ -175,7 +175,8 @@ def _until_ready(process: subprocess.Popen[bytes], connection: Any, seconds: flo
     assert process.stdout
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while READY.encode() not in (line.strip() for line in said.splitlines()):
+        # At the end of a line: with ssh -v the command that says it is shown as well.
+        while not any(line.strip().endswith(READY.encode()) for line in said.splitlines()):
             chunk = b""
             if selector.select(max(0.0, deadline - time.monotonic())):
                 chunk = os.read(process.stdout.fileno(), 65536)
