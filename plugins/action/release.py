@@ -83,8 +83,10 @@ class ActionModule(ActionBase):
         self._look(fetched, arguments)
         archive = workspace / f"{fetched.digest}.tar.gz"
         source.pack(fetched.directory, fetched.names, archive)
+        loose = [file for file in arguments.get("requirements") or [] if not dependencies.locked(file)]
         return {
             "archive": str(archive), "digest": fetched.digest, "origin": fetched.origin, "commit": fetched.commit,
+            "warnings": [f"{file} is no lock: what it installs may differ from host to host." for file in loose],
         }  # fmt: skip
 
     def _build(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:

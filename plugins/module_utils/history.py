@@ -77,19 +77,22 @@ class History:
         self.line = [release for release in self.line if release != name]
         self.pending = {}
 
-    def before(self, live: str, there: Collection[str]) -> str:
-        """Return the last good release before the live one, or "".
+    def behind(self, live: str, there: Collection[str]) -> list[str]:
+        """Return the good releases before the live one, the nearest first.
 
         Args:
             live: the live release.
             there: the releases that are whole on this host.
         """
-        behind = self.line[: self.line.index(live)] if live in self.line else self.line
-        good = [name for name in behind if name in there and name not in self.bad and name != live]
-        return good[-1] if good else ""
+        line = self.line[: self.line.index(live)] if live in self.line else self.line
+        return [name for name in reversed(line) if name in there and name not in self.bad and name != live]
 
-    def target(self, live: str, there: Collection[str], name: str = "") -> str:
-        """Return the release that a rollback goes to.
+    def before(self, live: str, there: Collection[str]) -> str:
+        """Return the last good release before the live one, or ""."""
+        return next(iter(self.behind(live, there)), "")
+
+    def targets(self, live: str, there: Collection[str], name: str = "") -> list[str]:
+        """Return the releases that a rollback may go to, the best first.
 
         Args:
             live: the live release, "" if there is none.
@@ -97,22 +100,18 @@ class History:
             name: the release that was asked for, "" for the last good one before the live one.
 
         Raises:
-            NoTargetError: it is live already, is not there, or there is no good one before the live one.
+            NoTargetError: it is not there, or there is no good one before the live one.
         """
         others = ", ".join(sorted(set(there) - {live})) or "none"
-        if name == live and name:
-            raise NoTargetError(f"Release {name} is live already. Other releases on this host: {others}.")
         if name and name not in there:
             raise NoTargetError(f"Release {name} is not on this host. Releases to go to: {others}.")
-        if name:
-            return name
-        before = self.before(live, there)
-        if not before:
+        targets = [name] if name else self.behind(live, there)
+        if not targets:
             raise NoTargetError(
                 f"There is no good release before the live one ({live or 'none is live'}). "
                 f"Other releases on this host: {others}. Name one to go to it all the same: -e release_to=NAME."
             )
-        return before
+        return targets
 
     def prunable(self, live: str, built: Mapping[str, str], keep: int) -> list[str]:
         """Return the releases that may be removed, oldest first; never the live one and never the one before it.

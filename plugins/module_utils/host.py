@@ -107,7 +107,10 @@ class Host:
 
     def plan(self, name: str) -> dict[str, Any]:
         """Return how a release is judged and what is run for it, as it was given when it was built."""
-        plan: dict[str, Any] = json.loads(read(self.path(name, "etc", "plan.json")))
+        text = read(self.path(name, "etc", "plan.json"))
+        if not text:
+            raise StepError("it has no plan.json: another version of Slipway built it. Deploy its source again.")
+        plan: dict[str, Any] = json.loads(text)
         return plan
 
     def socket(self, name: str) -> str:
@@ -211,12 +214,14 @@ class Host:
         properties = sandbox(read(self.path(name, "etc", "service")), name)
         # A traceback shows where it hung: Python writes one when it is aborted.
         properties += [f"RuntimeMaxSec={seconds}", "KillSignal=SIGABRT", "TimeoutStopSec=5"]
-        properties += [f"BindPaths={writable}", f"ReadWritePaths={writable}"] if writable else []
+        # What is written there is read by the app, which does not own it in the end, and by the web server.
+        properties += [f"BindPaths={writable}", f"ReadWritePaths={writable}", "UMask=0022"] if writable else []
         path = f"{self.path(name, 'venv', 'bin')}:/usr/local/bin:/usr/bin:/bin"
         call = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--setenv=PATH={path}"]
         call += ["--setenv=PYTHONFAULTHANDLER=1", *(f"--property={line}" for line in properties)]
         began = time.monotonic()
-        done = self._call([*call, *command])
+        # systemd would put the value of ${X} on the command line, where everybody can read it; $$ is a $ to it.
+        done = self._call([*call, *(word.replace("$", "$$") for word in command)])
         if done.returncode != expected and time.monotonic() - began >= seconds:
             raise StepError(f"{reason} did not end within {seconds} s.", done.stdout + done.stderr)
         if done.returncode != expected:
@@ -349,3 +354,10 @@ class Host:
         for unit in units:
             os.unlink(os.path.join(UNITS, unit))
         self.run("systemctl", "daemon-reload")
+
+    def stop_all_but(self, *names: str) -> list[str]:
+        """Stop all releases but these, and return those that were stopped."""
+        over = sorted({self.release_of(unit) for unit in self.installed()} - set(names))
+        for name in over:
+            self.stop(name)
+        return over

@@ -118,10 +118,11 @@ def website(url: str, health: Health) -> None:
         failure = _ask_website(url, health)
         return [f"the web server {failure}"] if failure else []
 
-    _insist(ask, f"GET {url} for the host {health.host}", health)
+    where = f"release_url (or web_port), release_health_host (or web_server_names), {INPUTS}"
+    _insist(ask, f"GET {url} for the host {health.host}", health, where)
 
 
-def _insist(ask: Callable[[], list[str]], question: str, health: Health) -> None:
+def _insist(ask: Callable[[], list[str]], question: str, health: Health, inputs: str = INPUTS) -> None:
     """Ask until nothing fails, `health.attempts` times at most, with growing pauses.
 
     Raises:
@@ -137,7 +138,7 @@ def _insist(ask: Callable[[], list[str]], question: str, health: Health) -> None
     accepted = ", ".join(map(str, health.status))
     raise Unhealthy(
         f"{question}, attempt {health.attempts} of {health.attempts}: {'; '.join(failures)}. "
-        f"Accepted is {accepted} within {health.timeout:g} s. If that is not what the app should answer, set {INPUTS}."
+        f"Accepted is {accepted} within {health.timeout:g} s. If that is not what the app should answer, set {inputs}."
     )
 
 

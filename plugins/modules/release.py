@@ -37,7 +37,7 @@ options:
         V(retired), what it put live is undone.
       - V(fetched) brings the source to the controller. To be run once for all hosts.
       - V(built) makes the release, if it is not there, and imports the app in a process of its own.
-      - V(chosen) finds the release that a rollback goes to.
+      - V(chosen) finds the releases that a rollback may go to.
       - V(migrated) runs the app's migration command. To be run once for all hosts.
       - V(started) starts the socket and service of the release, and asks each worker for the health path.
       - V(live) puts the release live and asks for the health path through the web server. If that fails it undoes it.
@@ -202,7 +202,7 @@ EXAMPLES = r"""
 RETURN = r"""
 name:
   description: Name of the release.
-  returned: O(state=built), O(state=chosen) and later states
+  returned: O(state=built) and later states
   type: str
   sample: 3f2a9c1b7d10
 path:
@@ -211,12 +211,26 @@ path:
   type: str
 settled:
   description: Whether the release is live and nothing is left to do.
-  returned: O(state=built) and O(state=chosen)
+  returned: O(state=built)
   type: bool
 back:
   description: Whether this is a rollback.
-  returned: O(state=built) and O(state=chosen)
+  returned: O(state=built)
   type: bool
+targets:
+  description: The releases that a rollback may go to, the best first.
+  returned: O(state=chosen)
+  type: list
+  elements: str
+good:
+  description: The releases that are there and were not undone.
+  returned: O(state=chosen)
+  type: list
+  elements: str
+live:
+  description: The live release, empty if there is none.
+  returned: O(state=chosen)
+  type: str
 digest:
   description: Digest of the source.
   returned: O(state=fetched)
@@ -421,11 +435,12 @@ class Deploy:
     # -- chosen, migrated, started ------------------------------------------------------------------------------------
 
     def chosen(self) -> Result:
-        """Find the release that a rollback goes to."""
+        """Find the releases that a rollback may go to."""
         host = self.host
         host.step = "choose"
-        self.name = host.history().target(host.live(), host.all(), self.params["to"])
-        return self.told(settled=False, back=True)
+        history, live, there = host.history(), host.live(), host.all()
+        targets = history.targets(live, there, self.params["to"])
+        return {"changed": False, "targets": targets, "live": live, "good": sorted(set(there) - set(history.bad))}
 
     def migrated(self) -> Result:
         """Run the app's migration command, if it has one."""
@@ -519,9 +534,7 @@ class Deploy:
         history.confirm(now(), params["who"])
         history.warm = previous if params["warm"] and previous and host.ready(previous) else ""
         host.remember(history)
-        over = {host.release_of(unit) for unit in host.installed()} - {self.name, history.warm}
-        for release in sorted(over):
-            host.stop(release)
+        over = host.stop_all_but(self.name, history.warm)
         built = {name: facts["built"] for name, facts in host.all().items()}
         # What is there without being whole is left from a build that was killed: none is running, this holds the lock.
         unfinished = [entry.path for entry in os.scandir(host.releases) if entry.name not in built]
@@ -546,6 +559,7 @@ def undo_unconfirmed(app: str, root: str) -> None:
     host = Host(app, root, lambda words: syslog.syslog(syslog.LOG_WARNING, words))
     with lock.busy(app, wait=True):
         undone = host.undo("ansible-playbook ended, or its connection was lost, before this release was confirmed")
+        host.stop_all_but(host.live(), host.history().warm)  # one that was started and did not go live
     if undone:
         host.warn(f"Release {undone} of {app} was undone: nobody confirmed it. {host.live() or 'None'} is live.")
 
