@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import subprocess
+import tempfile
+import threading
 import time
 import urllib.parse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from testinfra.host import Host
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
+# What the app itself may write to.
+STATE = f"/var/lib/slipway/{APP}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,20 +91,63 @@ class Run:
     output: str
     changed: dict[str, int]
 
+    @property
+    def words(self) -> str:
+        """The output with single spaces: Ansible breaks long lines."""
+        return " ".join(self.output.split())
+
+    @property
+    def end(self) -> str:
+        """The last 40 lines, which is what somebody sees who has just run it, with single spaces."""
+        return " ".join(" ".join(self.output.splitlines()[-40:]).split())
+
+
+@dataclass
+class Play:
+    """A playbook that is running."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait(self) -> Run:
+        """Wait for its end; ten minutes are an error."""
+        code = self.process.wait(timeout=600)
+        output = self.log.read_text()
+        recap = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", output, re.MULTILINE)
+        return Run(code, output, {host: int(count) for host, count in recap if host != "localhost"})
+
 
 @pytest.fixture(scope="session")
-def playbook(pytestconfig: pytest.Config) -> Callable[..., Run]:
-    """Run a playbook of the project on all hosts of the scenario: playbook("site.yml", "--check")."""
+def play(pytestconfig: pytest.Config) -> Iterator[Callable[..., Play]]:
+    """Start a playbook of the project on all hosts of the scenario: play("site.yml", "--check", release_keep=3)."""
+    inventory = str(pytestconfig.getoption("--scenario-inventory"))
+    running: list[Play] = []
+    with tempfile.TemporaryDirectory() as directory:
 
-    def run(name: str, *options: str) -> Run:
-        inventory = str(pytestconfig.getoption("--scenario-inventory"))
-        result = subprocess.run(
-            ["ansible-playbook", "-i", inventory, name, *options],
-            cwd=ROOT, env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        recap = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", result.stdout, re.MULTILINE)
-        return Run(result.returncode, result.stdout, {host: int(count) for host, count in recap if host != "localhost"})
+        def start(name: str, *options: str, **inputs: object) -> Play:
+            log = Path(directory) / f"{len(running)}.log"
+            more = ["-e", json.dumps(inputs)] if inputs else []
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    ["ansible-playbook", "-i", inventory, name, *options, *more],
+                    cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                    env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+                )  # fmt: skip
+            running.append(Play(process, log))
+            return running[-1]
+
+        yield start
+        for one in running:
+            one.process.kill()
+            one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def playbook(play: Callable[..., Play]) -> Callable[..., Run]:
+    """Run a playbook to its end: playbook("site.yml", "--check", release_keep=3)."""
+
+    def run(name: str, *options: str, **inputs: object) -> Run:
+        return play(name, *options, **inputs).wait()
 
     return run
 
@@ -145,3 +193,111 @@ def main_pid(host: Host, unit: str) -> int:
 def pids(host: Host) -> list[str]:
     """Return the processes of nginx and of the app, masters and workers, with their ids."""
     return sorted(host.check_output(f"pgrep --list-full '^nginx$'; pgrep --list-full --euid {APP}").splitlines())
+
+
+# All that a deploy may leave on a host: what is live, processes, units, sockets, and releases that are not whole.
+FOOTPRINT = f"""
+readlink /srv/{APP}/live
+pgrep --list-full '^nginx$'
+pgrep --list-full --euid {APP}
+systemctl list-units --all --plain --no-legend '{APP}@*' 'run-*' 'slipway-*' | awk '{{print $1, $3, $4}}'
+find /etc/systemd/system -name '{APP}@*' | sort
+ls /run/{APP} /run/slipway
+for release in /srv/{APP}/releases/*; do test -e $release/release.json || echo "$release is not whole"; done
+systemctl is-system-running
+"""
+
+
+def footprint(host: Host) -> list[str]:
+    """Return what is live on a host and all that runs for it, the host's own word for how it is at the end."""
+    return str(host.run(FOOTPRINT).stdout).splitlines()
+
+
+def footprints(hosts: dict[str, Host]) -> dict[str, list[str]]:
+    """Return the footprint of each host; no deploy may be running."""
+    await_that(lambda: not any("slipway-" in line for host in hosts.values() for line in footprint(host)))
+    return {name: footprint(host) for name, host in hosts.items()}
+
+
+def await_that(wanted: Callable[[], bool], seconds: float = 20) -> None:
+    """Ask until it is so; fail when that takes longer than ``seconds``. To ask a host takes a while by itself."""
+    deadline = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+
+
+@dataclass
+class Visitors:
+    """What visitors met: an answer's status, or the fault, for each request of each host."""
+
+    met: dict[str, list[int | str]] = field(default_factory=dict)
+
+    def failed(self) -> dict[str, list[int | str]]:
+        """Return what was no success, by host; a host that was hardly asked counts as failed."""
+        return {
+            name: [one for one in met if one != 200] or ["hardly asked"] * (len(met) < 20)
+            for name, met in self.met.items()
+        }
+
+
+@contextlib.contextmanager
+def visited(sites: dict[str, Site], path: str = "/hello", pause: float = 0.05) -> Iterator[Visitors]:
+    """Let visitors come while the block runs: to each site one request after the other, ``pause`` seconds between."""
+    visitors, over = Visitors({name: [] for name in sites}), threading.Event()
+
+    def visit(name: str, site: Site) -> None:
+        while not over.wait(pause):
+            try:
+                visitors.met[name].append(site.get(path).status)
+            except (OSError, http.client.HTTPException) as error:
+                visitors.met[name].append(repr(error))
+
+    threads = [threading.Thread(target=visit, args=one) for one in sites.items()]
+    for thread in threads:
+        thread.start()
+    try:
+        yield visitors
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+# An app that needs nothing installed, and fails in the way that the variable FAULT names.
+SWITCHABLE: dict[str, Any] = {
+    "release_source": str(ROOT / "tests" / "apps" / "switchable"),
+    "release_requirements": [],
+    "app_static": {},
+}
+
+
+@pytest.fixture(scope="module")
+def lesson(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[dict[str, str]]:
+    """Begin with the lesson's app live, {host: its release}, and end with it, whatever the tests deploy in between."""
+    yield {name: live_release(host) for name, host in hosts.items()}
+    run = playbook("playbooks/deploy.yml")
+    assert run.code == 0, run.output
+
+
+@dataclass
+class Gate:
+    """Where the hooks of a deploy wait on each host until a test lets them go: FIFOs, so that nobody has to look."""
+
+    hosts: dict[str, Host]
+    hook = 'touch "$STATE_DIRECTORY/waiting"; read -r word < "$STATE_DIRECTORY/gate"; test "$word" = good'
+
+    def __post_init__(self) -> None:
+        """Make them; only the app may open them."""
+        for host in self.hosts.values():
+            host.check_output(f"cd {STATE} && rm -f gate waiting && mkfifo -m 600 gate && chown {APP} gate")
+
+    def await_hooks(self) -> None:
+        """Wait until a hook waits on each host."""
+        await_that(lambda: all(host.run(f"test -e {STATE}/waiting").rc == 0 for host in self.hosts.values()), 60)
+
+    def open(self, **words: str) -> None:
+        """Let the hooks end: well, or badly on a host for which there is another word than "good"."""
+        for name, host in self.hosts.items():
+            host.check_output(
+                f"timeout 30 sh -c 'echo {words.get(name, 'good')} > {STATE}/gate'; rm -f {STATE}/gate {STATE}/waiting"
+            )

@@ -119,9 +119,25 @@ def windows(switches: Iterable[float], before: float, after: float) -> list[tupl
     return [(switch - before, switch + after) for switch in switches]
 
 
-def outside(records: Iterable[Record], spans: Sequence[tuple[float, float]]) -> list[Record]:
-    """Return the requests that were due in none of the spans (begin and end, seconds since the epoch)."""
-    return [record for record in records if not any(begin <= record.scheduled < end for begin, end in spans)]
+def tiles(
+    spans: Iterable[tuple[float, float]], length: float, apart: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Return windows of one length, one after the other in each span, that share no time with the spans ``apart``.
+
+    Args:
+        spans: begin and end, seconds since the epoch.
+        length: of a window, seconds.
+        apart: begin and end of what the windows are to be compared with, seconds since the epoch.
+    """
+    found = []
+    for begin, end in spans:
+        at = begin
+        while at + length <= end:
+            met = [stop for start, stop in apart if start < at + length and at < stop]
+            if not met:
+                found.append((at, at + length))
+            at = max(met, default=at + length)
+    return found
 
 
 def outdated(records: Iterable[Record], switches: Sequence[tuple[float, str]], tolerance: float) -> list[Record]:

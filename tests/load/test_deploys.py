@@ -1,16 +1,17 @@
-"""Releases go live under load: no request is lost, no old release answers, and none takes longer than otherwise."""
+"""Releases go live and back under load: no request is lost, no old release answers, none takes longer than otherwise."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import client
@@ -18,32 +19,70 @@ import picture
 import pytest
 from conftest import APP, ROOT, Run, Site, live_release
 from testinfra.host import Host
+from traffic import table, traffic
 
 HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
 RATE = 80.0  # requests per second and host; client, Ansible and both hosts share the machine's cores
 REQUESTS = 10_000  # at least so many per host, before the control
 QUIET = 15.0  # seconds of load before the first deploy
+CONTROL = 5.0  # seconds of load after the restart
 BEFORE, AFTER = 0.5, 2.5  # seconds around the rename that count as the switch: the old release is stopped in them
 # A link's time of change is as exact as the kernel's tick.
 TICK = 0.01  # seconds
 SLOWDOWN = 1.5  # p99 in a switch, in steady p99
+WARM = 100.0  # milliseconds in which a release that was kept warm is live
+# What is done in turn, half of it deploys: with a new release, back to the one before, forward to it again by its name.
+TURN = ("deploy", "rollback", "forward", "deploy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a playbook under load.
+
+    Attributes:
+        kind: "deploy", "rollback" or "forward".
+        warm: whether the release that it went to was up already.
+        begin: when the run began, seconds since the epoch.
+        end: when it had ended.
+        switches: {host: (when the link was renamed, seconds since the epoch; the release that it leads to since)}.
+        milliseconds: {host: how long it took there until the release was live}.
+    """
+
+    kind: str
+    warm: bool
+    begin: float
+    end: float
+    switches: dict[str, tuple[float, str]]
+    milliseconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Course:
-    """A run on one host: what the client noted, and when which release went live (seconds since the epoch, name).
+    """What happened on one host.
 
-    The first of ``switches`` is the release before the first deploy; ``control`` is when the positive control began.
+    Attributes:
+        name: of the host.
+        everything: what the client noted.
+        first: when the first release had gone live, before the load, and its name.
+        steps: what was done.
+        control: when the positive control began, seconds since the epoch.
     """
 
+    name: str
     everything: list[client.Record]
-    switches: list[tuple[float, str]]
+    first: tuple[float, str]
+    steps: list[Step]
     control: float
 
     @property
     def records(self) -> list[client.Record]:
-        """The requests of the deploys, without those of the control."""
+        """The requests of all time before the control."""
         return [record for record in self.everything if record.scheduled < self.control]
+
+    @property
+    def switches(self) -> list[tuple[float, str]]:
+        """When which release went live, the one before the first step too."""
+        return [self.first, *(step.switches[self.name] for step in self.steps)]
 
     @property
     def windows(self) -> list[tuple[float, float]]:
@@ -51,19 +90,25 @@ class Course:
         return client.windows([at for at, _ in self.switches[1:]], BEFORE, AFTER)
 
     @property
-    def steady(self) -> client.Summary:
-        """All requests outside of switches; Ansible builds the next release meanwhile."""
-        return client.summary(client.outside(self.records, self.windows))
+    def steady(self) -> float:
+        """The p99 (seconds) while a playbook is at work, but without a switch: the median of windows as long as one."""
+        runs = [(step.begin, step.end) for step in self.steps]
+        return self.p99(client.tiles(runs, BEFORE + AFTER, self.windows))
 
     @property
-    def quiet(self) -> client.Summary:
-        """The requests before the first deploy."""
-        return client.summary(client.during(self.records, 0, self.records[0].scheduled + QUIET))
+    def quiet(self) -> float:
+        """The p99 (seconds) before the first run: the median of windows as long as a switch."""
+        begin = self.records[0].scheduled
+        return self.p99(client.tiles([(begin, begin + QUIET)], BEFORE + AFTER, []))
 
     @property
-    def in_switches(self) -> list[client.Summary]:
-        """The requests of each switch."""
-        return [client.summary(client.during(self.records, *window)) for window in self.windows]
+    def switching(self) -> float:
+        """The p99 (seconds) in a switch: the median of all switches."""
+        return self.p99(self.windows)
+
+    def p99(self, windows: Sequence[tuple[float, float]]) -> float:
+        """Return the median of the p99 (seconds) of these windows."""
+        return statistics.median(client.summary(client.during(self.records, *window)).p99 for window in windows)
 
     @property
     def lost_by_restart(self) -> client.Summary:
@@ -71,27 +116,40 @@ class Course:
         return client.summary([record for record in self.everything if record.scheduled >= self.control])
 
 
-@contextmanager
-def load(sites: dict[str, Site], state: Path) -> Iterator[None]:
-    """Keep all hosts under load; a client of its own for each writes STATE/<host>.jsonl at the end."""
-    clients = {
-        name: subprocess.Popen(
-            [sys.executable, client.__file__, f"http://127.0.0.1:{site.port}", "--rate", str(RATE),
-             "--out", str(state / f"{name}.jsonl")], stdin=subprocess.PIPE,
-        )
-        for name, site in sites.items()
-    }  # fmt: skip
-    try:
-        yield
-    finally:
-        for process in clients.values():
-            process.communicate(timeout=2 * client.TIMEOUT)
-    assert {name: process.returncode for name, process in clients.items()} == dict.fromkeys(clients, 0)
-
-
 def switched(host: Host) -> tuple[float, str]:
     """Return when the live release went live, seconds since the epoch, and its name."""
     return float(host.check_output(f"stat --format=%.9Z /srv/{APP}/live")), live_release(host)
+
+
+@dataclass
+class Operator:
+    """Who deploys under load: does one step after the other, each another one of TURN, every second turn warm."""
+
+    hosts: dict[str, Host]
+    playbook: Callable[..., Run]
+    source: Path
+    steps: list[Step] = field(default_factory=list)
+
+    def step(self, number: int) -> None:
+        """Do the step of this number, from 0."""
+        turn, place = divmod(number, len(TURN))
+        kind, keeps = TURN[place], turn % 2 == 1
+        inputs: dict[str, object] = {"release_source": str(self.source), "release_warm": keeps}
+        if kind == "deploy":
+            (self.source / "byte").write_text(str(number))
+        if kind == "forward":
+            inputs["release_to"] = self.newest
+        begin = time.time()
+        run = self.playbook("playbooks/deploy.yml" if kind == "deploy" else "playbooks/rollback.yml", "-v", **inputs)
+        end = time.time()
+        assert run.code == 0, run.output
+        shown = re.findall(r"^changed: \[(\w+)\] =>(?:\n +.*)*?\n +milliseconds: ([\d.]+)$", run.output, re.MULTILINE)
+        switches = {name: switched(host) for name, host in self.hosts.items()}
+        # The step before kept what it left, if that was of the same turn.
+        warm = kind != "deploy" and keeps
+        self.steps.append(Step(kind, warm, begin, end, switches, {name: float(value) for name, value in shown}))
+        if kind == "deploy":
+            self.newest = next(iter(switches.values()))[1]
 
 
 @pytest.fixture(scope="module")
@@ -99,52 +157,56 @@ def courses(
     hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], pytestconfig: pytest.Config,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Course]:  # fmt: skip
-    """Deploy again and again under load, one byte of the source changed each time; then restart, as the control."""
+    """Deploy and go back again and again under load; then restart, as the control."""
     state, deploys = pytestconfig.getoption("--state"), pytestconfig.getoption("--deploys")
     source = tmp_path_factory.mktemp("source") / "slow"
     shutil.copytree(ROOT / "tests" / "apps" / "slow", source)
-    switches = {name: [switched(host)] for name, host in hosts.items()}
-    control = {}
-    with load(sites, state):
+    first = {name: switched(host) for name, host in hosts.items()}
+    operator, control = Operator(hosts, playbook, source), {}
+    with traffic({name: site.port for name, site in sites.items()}, state, RATE) as files:
         begin = time.monotonic()
         time.sleep(QUIET)
-        for number in range(deploys):
-            (source / "byte").write_bytes(bytes([number % 256]))
-            run = playbook("playbooks/deploy.yml", "-e", f"release_source={source}")
-            assert run.code == 0, run.output
-            for name, host in hosts.items():
-                switches[name].append(switched(host))
+        for number in range(2 * deploys):
+            operator.step(number)
         time.sleep(max(AFTER, begin + REQUESTS / RATE + 1 - time.monotonic()))
         for name, host in hosts.items():
             control[name] = time.time()
             time.sleep(2 * client.SLOW_SECONDS)  # what was sent before it has been answered
             unit = f"{APP}@{live_release(host)}"
             host.check_output(f"systemctl restart {unit}.socket {unit}.service")
-        time.sleep(5)
-    found = {name: Course(client.read(state / f"{name}.jsonl"), switches[name], control[name]) for name in hosts}
+        time.sleep(CONTROL)
+    found = {name: Course(name, client.read(files[name]), first[name], operator.steps, control[name]) for name in hosts}
     for name, course in found.items():
-        title = f"{name}: {deploys} deploys at {RATE:.0f} requests/s; slow requests are shown only where they failed"
+        title = f"{name}: {deploys} deploys and as many rollbacks at {RATE:.0f} requests/s; slow ones show only where they failed"
         at = [at for at, _ in course.switches[1:]]
         (state / f"{name}.svg").write_text(picture.draw(title, course.everything, at, course.control))
-    (state / "figures.md").write_text(figures(found))
+    (state / "figures.md").write_text(figures(found) + times(found))
     return found
 
 
 def figures(courses: dict[str, Course]) -> str:
-    """Return what was measured, as the table of docs/measurements.md."""
-    lines = [
-        "| host | deploys | failed / requests | p99 quiet | p99 steady | p99 in switches | ratio | lost by a restart |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """Return what visitors met, as the table of docs/measurements.md."""
+    columns = ["host", "switches", "failed / requests", "p99 quiet", "p99 steady", "p99 in switches", "ratio"]
+    rows = []
     for name, course in courses.items():
         whole, control = client.summary(course.records), course.lost_by_restart
-        switch, steady = statistics.median(one.p99 for one in course.in_switches), course.steady.p99
-        lines.append(
-            f"| {name} | {len(course.windows)} | {whole.failed} / {whole.requests} | {course.quiet.p99 * 1e3:.0f} ms"
-            f" | {steady * 1e3:.0f} ms | {switch * 1e3:.0f} ms | {switch / steady:.2f}"
-            f" | {control.failed} / {control.requests} |"
-        )
-    return "\n".join([*lines, ""])
+        latencies = [f"{seconds * 1e3:.0f} ms" for seconds in (course.quiet, course.steady, course.switching)]
+        ratio = f"{course.switching / course.steady:.2f}"
+        lost = f"{control.failed} / {control.requests}"
+        rows.append([name, str(len(course.windows)), f"{whole.failed} / {whole.requests}", *latencies, ratio, lost])
+    return table("Deploys and rollbacks under load", [*columns, "lost by a restart"], rows)
+
+
+def times(courses: dict[str, Course]) -> str:
+    """Return how long each step took, as a table."""
+    names = list(courses)
+    rows = [
+        [str(number), step.kind, "warm" if step.warm else "", f"{step.end - step.begin:.1f}"]
+        + [f"{step.milliseconds[name]:.1f}" for name in names]
+        for number, step in enumerate(next(iter(courses.values())).steps, 1)
+    ]
+    columns = ["", "run", "", "seconds in all", *(f"{name}: live after ms" for name in names)]
+    return table("Times of each of them, both hosts at once", columns, rows)
 
 
 @HOSTS
@@ -154,10 +216,12 @@ def test_a_plain_restart_loses_requests(courses: dict[str, Course], name: str) -
 
 
 @HOSTS
-def test_no_deploy_loses_a_request(courses: dict[str, Course], name: str, pytestconfig: pytest.Config) -> None:
-    """Each deploy has gone live, and not one of all requests failed."""
-    course = courses[name]
-    assert len({release for _, release in course.switches}) == pytestconfig.getoption("--deploys") + 1
+def test_no_switch_loses_a_request(courses: dict[str, Course], name: str, pytestconfig: pytest.Config) -> None:
+    """Each run has switched, half of them deploys, and not one of all requests failed."""
+    course, deploys = courses[name], pytestconfig.getoption("--deploys")
+    assert [step.kind for step in course.steps].count("deploy") == deploys
+    assert len(course.steps) == 2 * deploys
+    assert all(one[0] < two[0] and one[1] != two[1] for one, two in itertools.pairwise(course.switches))
     assert len(course.records) >= REQUESTS
     assert [record for record in course.records if record.fault] == []
 
@@ -183,9 +247,16 @@ def test_a_slow_request_is_in_flight_in_the_switches(courses: dict[str, Course],
 
 @HOSTS
 def test_a_switch_is_as_fast_as_any_time(courses: dict[str, Course], name: str) -> None:
-    """The p99 in a switch, the median of all switches, is no more than half above the p99 of the rest of the run."""
-    course = courses[name]
-    assert statistics.median(one.p99 for one in course.in_switches) <= SLOWDOWN * course.steady.p99
+    """The p99 in a switch, the median of all, is no more than half above that of the time while Ansible works."""
+    assert courses[name].switching <= SLOWDOWN * courses[name].steady
+
+
+@HOSTS
+def test_a_warm_release_is_live_at_once(courses: dict[str, Course], name: str) -> None:
+    """Going back to a release that was kept warm, and forward again, is a rename."""
+    warm = [step.milliseconds[name] for step in courses[name].steps if step.warm]
+    assert warm
+    assert max(warm) < WARM
 
 
 def burst(site: Site, size: int, out: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -216,7 +287,7 @@ def test_what_waits_for_the_old_release_is_served(
     (source / "byte").write_bytes(json.dumps(time.time()).encode())
     before = {name: live_release(host) for name, host in hosts.items()}
     clients = {name: burst(site, WAITING, tmp_path / name, "--slow") for name, site in sites.items()}
-    run = playbook("playbooks/deploy.yml", "-e", f"release_source={source}")
+    run = playbook("playbooks/deploy.yml", release_source=str(source))
     assert run.code == 0, run.output
     assert {name: process.wait(timeout=120) for name, process in clients.items()} == dict.fromkeys(hosts, 0)
     for name, host in hosts.items():

@@ -54,14 +54,32 @@ def test_a_summary_counts_every_fault_and_leaves_out_slow_latencies() -> None:
     assert math.isnan(client.summary([slow]).p99)
 
 
-def test_windows_and_what_is_outside_of_them() -> None:
-    """Each request is in a window or outside of all: the begin belongs to it, the end does not."""
+def test_windows_and_what_is_in_them() -> None:
+    """The begin belongs to a window, the end does not."""
     spans = client.windows([100, 110], 1, 2)
     assert spans == [(99, 102), (109, 112)]
     records = [replace(GOOD, scheduled=at) for at in (98.9, 99, 101.9, 102, 105, 109, 112)]
     inside = [record.scheduled for span in spans for record in client.during(records, *span)]
     assert inside == [99, 101.9, 109]
-    assert [record.scheduled for record in client.outside(records, spans)] == [98.9, 102, 105, 112]
+
+
+@pytest.mark.parametrize(
+    ("spans", "apart", "found"),
+    [
+        ([(0, 10)], [], [(0, 3), (3, 6), (6, 9)]),
+        ([(0, 10)], [(4, 7)], [(0, 3), (7, 10)]),
+        ([(0, 10)], [(3, 6), (5, 7)], [(0, 3), (7, 10)]),
+        ([(0, 10)], [(2, 8)], []),
+        ([(0, 2), (20, 23)], [], [(20, 23)]),
+        ([(5, 9)], [(0, 5), (8, 20)], [(5, 8)]),
+    ],
+    ids=["alone", "around a switch", "two at once", "no room", "a short one", "between"],
+)
+def test_windows_without_a_switch(
+    spans: list[tuple[float, float]], apart: list[tuple[float, float]], found: list[tuple[float, float]]
+) -> None:
+    """They are as long as a switch, and share no time with one."""
+    assert client.tiles(spans, 3, apart) == found
 
 
 @pytest.mark.parametrize(

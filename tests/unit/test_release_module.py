@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import syslog
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,162 +17,67 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
 from ansible_collections.slipway.wsgi.plugins.action import release as action
+from ansible_collections.slipway.wsgi.plugins.module_utils import host as host_module
+from ansible_collections.slipway.wsgi.plugins.module_utils import lock, probe
+from ansible_collections.slipway.wsgi.plugins.module_utils.host import Host
 from ansible_collections.slipway.wsgi.plugins.modules import release
+from ansible_collections.slipway.wsgi.plugins.plugin_utils import hold
+from machine import APP, CHECK, PLAN, Machine, service
 
-APP = "shop"
-OLD, NEW = "0" * 12, "1" * 12
+OLD, NEW, OTHER = "0" * 12, "1" * 12, "2" * 12
 UV = Path(sys.executable).with_name("uv")
 USER = pwd.getpwuid(os.geteuid()).pw_name
 SECRET = "s3cret-of-the-index"  # what must not be shown
-Answer = tuple[int, str, str]
+TIME = "2026-11-24T12:00:00Z"
 
 
 @dataclass
-class Machine:
-    """A host of the test's own: directories for what a host has, and the part of systemd that the module speaks to.
+class Shop(Machine):
+    """A host, and the module on it."""
 
-    What needs no rights (tar, chmod, uv, python) is run for real; uv by its own command line, without systemd-run.
-    """
+    capsys: Any = None
 
-    base: Path
-    module: AnsibleModule | None = None
-    active: set[str] = field(default_factory=set)
-    enabled: set[str] = field(default_factory=set)
-    calls: list[list[str]] = field(default_factory=list)
-    # {words of a command: its answer}, for what fails.
-    fails: dict[tuple[str, ...], Answer] = field(default_factory=dict)
-    # What `ss` answers, look by look; nothing once it is used up.
-    queue: list[str] = field(default_factory=list)
-    # Called with each command before it is run.
-    watch: Callable[[list[str]], object] = len
-
-    @property
-    def root(self) -> Path:
-        """The app's directory."""
-        return self.base / "srv" / APP
-
-    @property
-    def units(self) -> Path:
-        """What /etc/systemd/system is on a host."""
-        return self.base / "units"
-
-    def command(self, command: list[str], environment: dict[str, str]) -> Answer:
-        """Answer a command of the module."""
-        self.calls.append(command)
-        self.watch(command)
-        for words, answer in self.fails.items():
-            if set(words) <= set(command):
-                return answer
-        if command[0] == "systemctl":
-            return self.systemctl(command[1], [word for word in command[2:] if not word.startswith("-")])
-        if command[0] in {"chown", "journalctl"}:
-            return 0, "", ""
-        if command[0] == "ss":
-            return 0, self.queue.pop(0) if self.queue else "", ""
-        if command[0] == "systemd-run":
-            sets = [word.partition("=")[2] for word in command if word.startswith("--setenv=")]
-            environment = {key: value or environment[key] for key, _, value in (word.partition("=") for word in sets)}
-            environment["UV_CACHE_DIR"] = str(self.base / "cache")
-            while command[0] == "systemd-run" or command[0].startswith("--"):
-                command = command[1:]
-        done = subprocess.run(
-            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=60
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    def systemctl(self, verb: str, units: list[str]) -> Answer:
-        """Do what systemctl does with units whose files are there, and refuse the others as it does."""
-        if verb == "daemon-reload":
-            return 0, "", ""
-        if verb == "show":
-            return 0, "1min 10s\n", ""
-        if not units:
-            return 1, "", "Too few arguments."
-        if verb in {"is-active", "is-enabled"}:
-            found = self.active if verb == "is-active" else self.enabled
-            return (0 if found & set(units) else 3), "", ""  # one of them is enough, systemctl(1)
-        missing = [unit for unit in units if not (self.units / unit).exists()]
-        if missing and verb != "reset-failed":
-            return 5, "", f"Unit {missing[0]} not found."
-        changes: dict[str, Callable[[list[str]], object]] = {
-            "start": self.active.update,
-            "stop": self.active.difference_update,
-            "enable": self.enabled.update,
-            "disable": self.enabled.difference_update,
-            "reset-failed": set,
-        }
-        changes[verb](units)
-        return 0, "", ""
-
-    def verbs(self) -> list[str]:
-        """Give what systemctl was asked to change, in order."""
-        return [call[1] for call in self.calls if call[0] == "systemctl" and not call[1].startswith(("is-", "show"))]
-
-    def run(self, capsys: pytest.CaptureFixture[str], check: bool = False, **arguments: Any) -> dict[str, Any]:
+    def run(self, state: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
         """Run the module; its result has `failed` when it failed."""
-        capsys.readouterr()
-        everything = {"app": APP, "root": str(self.root), **arguments, "_ansible_check_mode": check}
-        with patch_module_args(everything), pytest.raises(SystemExit):
+        self.capsys.readouterr()
+        everything = {"app": APP, "root": str(self.root), "who": "you@laptop", "run": "this", "state": state}
+        with patch_module_args({**everything, **arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             release.main()
-        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        told: dict[str, Any] = json.loads(self.capsys.readouterr().out)
         return told
 
-    def whole(self, name: str, age: int = 0, **files: str) -> Path:
-        """Put a release there that was built to its end, `age` seconds ago."""
-        path = self.root / "releases" / name
-        (path / "etc").mkdir(parents=True)
-        for file, text in {"socket": f"socket of {name}\n", "service": f"service of {name}\n", **files}.items():
-            (path / "etc" / file).write_text(text)
-        (path / "release.json").write_text("{}\n")
-        os.utime(path, (1_000_000_000 - age, 1_000_000_000 - age))
-        return path
-
-    def put_live(self, name: str) -> None:
-        """Let a release be live and up."""
-        units = self.unit_names(name)
-        for unit in units:
-            (self.units / unit).write_text("")
-        self.active.update(units)
-        self.enabled.update(units)
-        link = self.root / "live"
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"releases/{name}")
-
-    def unit_names(self, name: str) -> set[str]:
-        """Give the units of a release."""
-        return {f"{APP}@{name}.socket", f"{APP}@{name}.service"}
-
-    def state(self) -> list[tuple[str, int, str]]:
-        """Give all that is on the disk: paths, times of change, and what links lead to or files hold."""
-        return [
-            (str(path), path.lstat().st_mtime_ns, os.readlink(path) if path.is_symlink() else path.read_text())
-            for path in sorted(self.base.rglob("*"))
-            if path.is_symlink() or path.is_file()
-        ]
+    def go_live(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """Do the steps of a deploy from the start of a release on; give what the last one told."""
+        for state in ("started", "live"):
+            told = self.run(state, name=name, **arguments)
+            if told.get("failed"):
+                return told
+        return self.run("retired", name=name, **arguments)
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shop]:
     """Give a host without a release."""
-    made = Machine(tmp_path / "host")
-    (made.root / "releases").mkdir(parents=True)
-    made.units.mkdir()
-
-    def command(module: AnsibleModule, args: list[str], environ_update: dict[str, str] | None = None) -> Answer:
-        made.module = module
-        return made.command(args, environ_update or {})
-
-    monkeypatch.setattr(AnsibleModule, "run_command", command)
-    monkeypatch.setattr(release, "UNITS", str(made.units))
+    made = Shop(tmp_path / "host", capsys=capsys)
+    made.become_the_host(monkeypatch)
+    monkeypatch.setattr(release, "now", lambda: TIME)
     mask = os.umask(0o022)
     yield made
     os.umask(mask)
+
+
+@pytest.fixture
+def deployed(machine: Shop) -> Shop:
+    """Give a host on which OLD is live, and NEW is built."""
+    machine.whole(OLD)
+    machine.put_live(OLD)
+    machine.whole(NEW)
+    return machine
 
 
 @pytest.fixture
@@ -181,113 +87,180 @@ def archive(tmp_path: Path) -> Path:
     source.mkdir()
     (source / "wsgi.py").write_text("application = print\n")
     (source / "requirements.txt").write_text("# nothing\n")
-    path = tmp_path / "source.tar.gz"
+    return packed(source)
+
+
+def packed(source: Path) -> Path:
+    """Pack a directory."""
+    path = source.with_suffix(".tar.gz")
     subprocess.run(["tar", "-czf", str(path), "-C", str(source), "."], check=True, timeout=30)
     return path
 
 
-def build(**changes: Any) -> dict[str, Any]:
-    """Give the arguments of a build."""
+def build(machine: Machine, **changes: Any) -> dict[str, Any]:
+    """Give the arguments of a build; `plan` is what differs from the usual one."""
     return {
-        "state": "built",
         "name": NEW,
         "user": USER,
-        "source": "/nowhere",
-        "files": {"socket": "[Socket]\n", "service": "[Service]\n", "requirements.txt": "# nothing\n"},
+        "fetched": {"origin": "/source at main", "commit": "abc", "digest": "5e0ce", "archive": "/nowhere"},
+        "files": {"socket": "[Socket]\n", "service": service(machine), "requirements.txt": "# nothing\n"},
         "requirements": ["requirements.txt"],
         "python": sys.executable,
         "uv": str(UV),
-        "environment": {"UV_DEFAULT_INDEX": f"https://user:{SECRET}@index.example.org/simple"},
-        "origin": "/source at abc",
+        "build_environment": {"UV_DEFAULT_INDEX": f"https://user:{SECRET}@index.example.org/simple"},
         **changes,
+        "plan": PLAN | changes.get("plan", {}),
     }
 
 
-# --- built ----------------------------------------------------------------------------------------------------
+def healthy(point: str, monkeypatch: pytest.MonkeyPatch, *, is_so: bool = True) -> list[tuple[Any, ...]]:
+    """Let the probe of "workers" or of the "website" say so, or that it is not; give what it was asked."""
+    asked: list[tuple[Any, ...]] = []
+
+    def ask(*what: Any) -> None:
+        asked.append(what)
+        if not is_so:
+            raise probe.Unhealthy("GET /up was answered by 500.")
+
+    monkeypatch.setattr(probe, point, ask)
+    return asked
 
 
-def test_a_whole_release_is_not_built_again(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is whole is left alone, archive or not."""
+def message(told: dict[str, Any]) -> list[str]:
+    """Give the lines of the message of a failure."""
+    assert told["failed"]
+    return str(told["msg"]).splitlines()
+
+
+# -- built ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_release_is_not_built_again(machine: Shop) -> None:
+    """What is whole is left alone, archive or not; as it is not live it is not settled."""
     path = machine.whole(NEW)
     before = machine.state()
-    told = machine.run(capsys, **build(archive="/nowhere"))
+    told = machine.run("built", **build(machine, archive="/nowhere"))
     assert (told["changed"], told["name"], told["path"]) == (False, NEW, str(path))
+    assert (told["settled"], told["back"]) == (False, False)
     assert "needs_archive" not in told
     assert machine.state() == before
-    assert machine.calls == []
+    assert machine.verbs() == []
 
 
-def test_check_mode_says_that_it_would_build(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """A dry run says so, asks for no archive, and leaves even what a killed build left."""
-    (machine.root / "releases" / NEW).mkdir()
-    (machine.root / "releases" / NEW / "rest").touch()
+@pytest.mark.parametrize(
+    ("undo", "settled"),
+    [
+        (lambda _: None, True),
+        (lambda machine: machine.mark("active", machine.unit_names(NEW)[:1], on=False), False),
+        (lambda machine: machine.mark("active", machine.unit_names(NEW)[1:], on=False), False),
+        (lambda machine: machine.mark("enabled", machine.unit_names(NEW)[:1], on=False), False),
+        (lambda machine: machine.mark("enabled", machine.unit_names(NEW)[1:], on=False), False),
+        (lambda machine: machine.put_up(OLD), False),
+        (lambda machine: machine.put_live(NEW, OLD, warm=OLD), False),
+        (lambda machine: (machine.put_up(OLD), machine.put_live(NEW, OLD, warm=OLD)), True),
+        (lambda machine: machine.put_live(NEW, pending={"release": NEW, "previous": OLD, "forward": True}), False),
+        (lambda machine: machine.put_live(OLD, NEW), False),
+    ],
+    ids=["settled", "socket", "service", "boot-socket", "boot-service", "left", "cold", "warm", "pending", "other"],
+)
+def test_nothing_to_do_is_nothing_done(machine: Shop, undo: Callable[[Machine], object], settled: bool) -> None:
+    """Settled is what is live, up now and after a boot, confirmed, and with nothing beside it but a warm one."""
+    machine.whole(OLD)
+    machine.whole(NEW)
+    machine.put_live(NEW, OLD)
+    undo(machine)
     before = machine.state()
-    told = machine.run(capsys, check=True, **build(archive="/nowhere"))
+    assert machine.run("built", **build(machine))["settled"] is settled
+    assert machine.state() == before
+
+
+def test_check_mode_says_that_it_would_build(machine: Shop) -> None:
+    """A dry run says so, asks for no archive, and leaves even what a killed build left."""
+    machine.path(NEW).mkdir()
+    (machine.path(NEW) / "rest").touch()
+    before = machine.state()
+    told = machine.run("built", check=True, **build(machine, archive="/nowhere"))
     assert told["changed"] is True
     assert "needs_archive" not in told
     assert machine.state() == before
     assert machine.calls == []
 
 
-def test_the_source_is_asked_for_only_where_it_is_wanted(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_source_is_asked_for_only_where_it_is_wanted(machine: Shop) -> None:
     """Without an archive nothing is built, and the action plugin is told to bring it."""
-    told = machine.run(capsys, **build())
+    told = machine.run("built", **build(machine))
     assert (told["changed"], told["needs_archive"]) == (True, True)
     assert machine.state() == []
     assert machine.calls == []
 
 
-def test_a_release_is_built(machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_release_is_built(machine: Shop, archive: Path) -> None:
     """It has the source, the files, an environment and the place of its socket; release.json comes last."""
-    path = machine.root / "releases" / NEW
+    path = machine.path(NEW)
     early: list[list[str]] = []
     machine.watch = lambda command: early.append(command) if (path / "release.json").exists() else None
     (path / "app").mkdir(parents=True)
     (path / "app" / "left_by_a_killed_build.py").touch()
-    told = machine.run(capsys, **build(archive=str(archive)))
+    told = machine.run("built", **build(machine, archive=str(archive)))
     assert (told["changed"], told.get("failed")) == (True, None), told
     assert sorted(os.listdir(path)) == ["app", "etc", "release.json", "uwsgi.sock", "venv"]
     assert sorted(os.listdir(path / "app")) == ["__pycache__", "requirements.txt", "wsgi.py"]
-    assert (path / "etc/service").read_text() == "[Service]\n"
-    assert sorted(os.listdir(path / "etc")) == ["requirements.txt", "service", "socket"]
+    wanted = ["environment", "plan.json", "requirements.txt", "secrets", "service", "socket"]
+    assert sorted(os.listdir(path / "etc")) == wanted
+    assert (path / "etc/service").read_text() == service(machine)
+    assert json.loads((path / "etc/plan.json").read_text()) == PLAN
     assert os.readlink(path / "uwsgi.sock") == f"/run/{APP}/{NEW}.sock"
     facts = json.loads((path / "release.json").read_text())
-    assert (facts["name"], facts["source"]) == (NEW, "/source at abc")
+    by = {"name": NEW, "source": "/source at main", "commit": "abc", "built": TIME, "by": "you@laptop"}
+    assert facts == by
     assert early == []
     prefix = [str(path / "venv/bin/python"), "-c", "import sys; print(sys.prefix)"]
     assert subprocess.run(prefix, capture_output=True, text=True, check=True).stdout.strip() == str(path / "venv")
-    assert machine.run(capsys, **build())["changed"] is False
+    assert machine.run("built", **build(machine))["changed"] is False
 
 
-def test_what_a_release_has_is_open_to_read_and_closed_to_write(
-    machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Whatever the umask of who deploys: everybody may read, nobody but the owner may write, and root gets it."""
+def test_what_a_release_has_is_open_to_read_and_closed_to_write(machine: Shop, archive: Path) -> None:
+    """Whatever the umask of who deploys: everybody may read but the environment, nobody but root may write."""
     os.umask(0o077)
-    told = machine.run(capsys, **build(archive=str(archive)))
+    told = machine.run("built", **build(machine, archive=str(archive)))
     assert "failed" not in told, told
-    path = machine.root / "releases" / NEW
+    path = machine.path(NEW)
     for one in [path, *path.rglob("*")]:
-        if not one.is_symlink():
+        if one.name in {"environment", "secrets"}:
+            assert one.stat().st_mode & 0o777 == 0o600, one
+        elif not one.is_symlink():
             assert one.stat().st_mode & 0o022 == 0, one
             assert one.stat().st_mode & 0o004, one
     assert ["chown", "-R", "-h", "root:root", str(path)] in machine.calls
 
 
-def test_code_of_packages_is_run_with_no_rights(
-    machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_environment_is_never_open(machine: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even between its making and its end: nobody could have opened it."""
+    rename, seen = os.rename, dict[str, int]()
+
+    def look(old: str, new: str) -> None:
+        seen[os.path.basename(new)] = os.stat(old).st_mode & 0o777
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", look)
+    machine.run("built", **build(machine, archive=str(archive), environment={"A": "1"}, secrets={"B": "a-secret-of-2"}))
+    assert (seen["environment"], seen["secrets"]) == (0o600, 0o600)
+    assert seen["plan.json"] == 0o644
+    assert (machine.path(NEW) / "etc/environment").read_text() == 'A="1"\n'
+    assert (machine.path(NEW) / "etc/secrets").read_text() == 'B="a-secret-of-2"\n'
+
+
+def test_code_of_packages_is_run_with_no_rights(machine: Shop, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the app's user, who may write to the environment only: the units beside it are run by root."""
-    path = machine.root / "releases" / NEW
+    path = machine.path(NEW)
     owned: list[str] = []
 
     def chown(where: str, user: str) -> None:
         assert user == USER
         owned.append(where)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutil, "chown", chown)
-        assert "failed" not in machine.run(capsys, **build(archive=str(archive)))
+    monkeypatch.setattr(shutil, "chown", chown)
+    assert "failed" not in machine.run("built", **build(machine, archive=str(archive)))
     assert owned == [str(path / "venv")]
     calls = [call for call in machine.calls if str(UV) in call]
     assert [call[call.index(str(UV)) + 1] for call in calls] == ["venv", "pip", "pip"]
@@ -297,35 +270,38 @@ def test_code_of_packages_is_run_with_no_rights(
             "--property=ProtectSystem=strict",
             "--property=NoNewPrivileges=yes",
             f"--property=ReadWritePaths={path}/venv",
+            "--setenv=UV_NO_CONFIG=1",
         ):
             assert expected in call
+    # Nothing of the environment is run but by systemd-run.
     assert not [call for call in machine.calls if call[0].startswith(f"{path}/venv")]
 
 
-def test_locks_are_installed_one_by_one_and_only_with_hashes(
-    machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_locks_are_installed_one_by_one_and_only_with_hashes(machine: Shop, archive: Path) -> None:
     """First the app's, then the app server's; without files there is no call."""
-    machine.run(capsys, **build(archive=str(archive)))
-    path = machine.root / "releases" / NEW
+    machine.run("built", **build(machine, archive=str(archive)))
+    path = machine.path(NEW)
     calls = [call for call in machine.calls if "pip" in call]
-    assert [call[-1] for call in calls] == [f"{path}/app/requirements.txt", f"{path}/etc/requirements.txt"]
+    files = [word for call in calls for word in call if word.endswith(".txt")]
+    assert files == [f"{path}/app/requirements.txt", f"{path}/etc/requirements.txt"]
     assert all("--require-hashes" in call for call in calls)
     machine.calls.clear()
-    machine.run(capsys, **build(name=OLD, archive=str(archive), requirements=[], files={}))
+    units = {"socket": "[Socket]\n", "service": service(machine)}
+    machine.run("built", **build(machine, name=OLD, archive=str(archive), requirements=[], files=units))
     assert not [call for call in machine.calls if "pip" in call]
-    assert (machine.root / "releases" / OLD / "release.json").exists()
+    assert (machine.path(OLD) / "release.json").exists()
 
 
-def test_secrets_are_not_shown(machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_of_a_build_are_not_shown(machine: Shop, archive: Path) -> None:
     """The index's password is in no command line, which everybody on the host can read, and in no message."""
     index = f"https://user:{SECRET}@index.example.org/simple"
     machine.fails["pip",] = (2, "", f"error: could not reach {index}/flask\n")
-    told = machine.run(capsys, **build(archive=str(archive)))
+    told = machine.run("built", **build(machine, archive=str(archive)))
     assert told["failed"]
     assert SECRET not in json.dumps(told)
     assert "could not reach" in told["msg"]
     assert "--setenv=UV_DEFAULT_INDEX" in machine.calls[-1]
+    assert machine.variables[-1] == {"UV_DEFAULT_INDEX": index}
     assert SECRET not in str(machine.calls)
 
 
@@ -334,197 +310,490 @@ def test_secrets_are_not_shown(machine: Machine, archive: Path, capsys: pytest.C
     [
         (("tar",), "fetch", "`tar -xzf {archive}` ended with exit code 2."),
         (("venv", "--quiet"), "build", f"uv could not make an environment with {sys.executable}."),
-        (("pip", "{app}"), "build", "uv could not install app/requirements.txt, which has to be locked with hashes."),
-        (("pip", "{etc}"), "build", "uv could not install etc/requirements.txt, which has to be locked with hashes."),
-        (("chown",), "build", "`chown -R -h` ended with exit code 2."),
+        (("pip", "{app}"), "build", "uv could not install requirements.txt."),
+        (("pip", "{etc}"), "build", "uv could not install the app server."),
+        (("the hook",), "after_build", "the after_build hook `the hook` ended with exit code 2."),
+        (("chown",), "after_build", "`chown -R -h` ended with exit code 2."),
+        (("chmod",), "build", "`chmod -R go-w` ended with exit code 2."),
+        ((CHECK,), "check", "importing the app ended with exit code 2."),
     ],
-    ids=["fetch", "environment", "app", "server", "owner"],
+    ids=["fetch", "environment", "app", "server", "hook", "owner", "rights", "check"],
 )
 def test_a_failed_build_leaves_nothing(
-    machine: Machine,
-    archive: Path,
-    capsys: pytest.CaptureFixture[str],
-    fails: tuple[str, ...],
-    step: str,
-    reason: str,
+    deployed: Shop, archive: Path, fails: tuple[str, ...], step: str, reason: str
 ) -> None:
     """The directory is gone, and the message names release, app, step, reason, what the process said and what stays."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    path = machine.root / "releases" / NEW
+    shutil.rmtree(deployed.path(NEW))
+    path = deployed.path(NEW)
     words = tuple(word.format(app=path / "app/requirements.txt", etc=path / "etc/requirements.txt") for word in fails)
-    machine.fails[words] = (2, "", "".join(f"line {number}\n" for number in range(1, 31)))
-    told = machine.run(capsys, **build(archive=str(archive)))
-    assert told["failed"]
+    deployed.fails[words] = (2, "", "".join(f"line {number}\n" for number in range(1, 31)))
+    plan = {"hooks": {"after_build": ["the hook"]}} if step == "after_build" else {}
+    told = deployed.run("built", **build(deployed, archive=str(archive), plan=plan))
     assert (told["name"], told["step"]) == (NEW, step)
-    assert told["msg"].splitlines() == [
+    assert message(told) == [
         f"Release {NEW} of {APP}, step {step}: {reason.format(archive=archive)}",
         *(f"line {number}" for number in range(6, 31)),
-        f"{OLD} stays live.",
+        f"{OLD} is live.",
     ]
-    assert os.listdir(machine.root / "releases") == [OLD]
+    assert deployed.names() == [OLD]
+    assert deployed.up() == set(deployed.unit_names(OLD))
 
 
-def test_a_source_that_does_not_compile_is_built(
-    machine: Machine, archive: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_build_that_is_interrupted_leaves_nothing(machine: Shop, archive: Path) -> None:
+    """Whatever the exception: nothing that is not whole stays."""
+
+    def interrupt(command: list[str]) -> None:
+        if "pip" in command:
+            raise KeyboardInterrupt
+
+    machine.watch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        machine.run("built", **build(machine, archive=str(archive)))
+    assert machine.names() == []
+
+
+def test_an_app_that_cannot_be_imported_is_refused(machine: Shop, tmp_path: Path) -> None:
+    """With the traceback, and in the end with what is live; it was imported as the service would import it."""
+    source = tmp_path / "broken"
+    source.mkdir()
+    (source / "wsgi.py").write_text("import shop_of_nobody\n")
+    told = machine.run("built", **build(machine, archive=str(packed(source)), requirements=[]))
+    first, *log, last = message(told)
+    assert first == f"Release {NEW} of {APP}, step check: importing the app ended with exit code 1."
+    assert log[0] == "Traceback (most recent call last):"
+    assert log[-1] == "ModuleNotFoundError: No module named 'shop_of_nobody'"
+    assert last == "No release is live."
+    assert machine.names() == []
+    call = machine.calls[-1]
+    path = machine.path(NEW)
+    for expected in (f"User={APP}", "ProtectSystem=strict", f"EnvironmentFile={path}/etc/secrets", "RuntimeMaxSec=30"):
+        assert f"--property={expected}" in call
+    assert not [word for word in call if word.startswith("--property=ReadWritePaths")]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_an_app_that_ends_the_process_is_refused(machine: Shop, tmp_path: Path, code: int) -> None:
+    """Also with an exit code that would be called success: the check is over when it says so."""
+    source = tmp_path / "broken"
+    source.mkdir()
+    (source / "wsgi.py").write_text(f"import sys\nsys.exit({code})\n")
+    told = machine.run("built", **build(machine, archive=str(packed(source)), requirements=[]))
+    first = f"Release {NEW} of {APP}, step check: importing the app ended with exit code {code}."
+    assert message(told) == [first, "No release is live."]
+    assert machine.names() == []
+
+
+def test_an_app_that_hangs_is_refused(machine: Shop, archive: Path) -> None:
+    """The message says how long it was waited for, and shows where it hung."""
+    report = "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n  File wsgi.py, line 3\n"
+    machine.fails[CHECK,] = (1, "", report)
+    plan = {"start_timeout": 0}
+    told = machine.run("built", **build(machine, archive=str(archive), plan=plan))
+    first, *log, _ = message(told)
+    assert first == f"Release {NEW} of {APP}, step check: importing the app did not end within 0 s."
+    assert (log[0], log[-1]) == ("Fatal Python error: Aborted", "  File wsgi.py, line 3")
+
+
+def test_a_hook_may_write_to_the_source(machine: Shop, archive: Path) -> None:
+    """What it makes becomes part of the release, before all of it is root's and before the app is imported."""
+    plan = {"hooks": {"after_build": ["echo made > made.txt", "cat made.txt >> twice.txt"]}}
+    told = machine.run("built", **build(machine, archive=str(archive), plan=plan))
+    assert "failed" not in told, told
+    path = machine.path(NEW)
+    assert (path / "app/twice.txt").read_text() == "made\n"
+    words = ["echo made > made.txt", "cat made.txt >> twice.txt", "root:root", CHECK]
+    order = [next(number for number, call in enumerate(machine.calls) if word in call) for word in words]
+    assert order == sorted(order)
+    hook = machine.calls[order[0]]
+    assert f"--property=ReadWritePaths={path}/app" in hook
+    assert f"--property=User={APP}" in hook
+    assert f"--property=RuntimeMaxSec={PLAN['command_timeout']}" in hook
+
+
+def test_a_source_that_does_not_compile_is_built(machine: Shop, archive: Path) -> None:
     """A file that nothing imports may be written for another Python."""
     machine.fails["compileall",] = (1, "SyntaxError", "")
-    told = machine.run(capsys, **build(archive=str(archive)))
-    assert ["compileall" in call for call in machine.calls][-1]
+    told = machine.run("built", **build(machine, archive=str(archive)))
+    assert [call for call in machine.calls if "compileall" in call]
     assert "failed" not in told
 
 
-def test_a_new_release_shows_how_its_files_differ(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Against those of the live release: changed and new ones, not those that are the same."""
-    machine.whole(OLD, service="[Service]\nold\n", socket="[Socket]\n")
+def test_a_new_release_shows_how_its_files_differ(machine: Shop) -> None:
+    """Against those of the live release: changed and new ones, not those that are the same, and no secrets."""
+    machine.whole(OLD, service="[Service]\nold\n", socket="[Socket]\n", environment='A="1"\n', secrets='S="old"\n')
     machine.put_live(OLD)
     files = {"service": "[Service]\nnew\n", "socket": "[Socket]\n", "uwsgi.ini": "[uwsgi]\n"}
-    told = machine.run(capsys, check=True, **build(files=files))
+    inputs = build(machine, files=files, environment={"A": "2"}, secrets={"S": "new-secret"})
+    told = machine.run("built", check=True, **inputs)
     assert [(one["before_header"], one["before"], one["after"]) for one in told["diff"]] == [
+        ("environment (live release)", 'A="1"\n', 'A="2"\n'),
         ("service (live release)", "[Service]\nold\n", "[Service]\nnew\n"),
         ("uwsgi.ini (live release)", "", "[uwsgi]\n"),
     ]
 
 
-# --- live -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["other app", "file", "own", "none"])
+def test_the_link_of_another_app_is_left_alone(machine: Shop, tmp_path: Path, kind: str) -> None:
+    """Its visitors would be served by this app: that is refused, before anything is built."""
+    link = tmp_path / "uwsgi.sock"
+    if kind == "other app":
+        link.symlink_to("/srv/other/live/uwsgi.sock")
+    elif kind == "file":
+        link.touch()
+    elif kind == "own":
+        link.symlink_to(machine.link / "uwsgi.sock")
+    told = machine.run("built", **build(machine, link=str(link)))
+    if kind in {"own", "none"}:
+        assert told["needs_archive"] is True
+        return
+    owner = "/srv/other/live/uwsgi.sock" if kind == "other app" else "something that Slipway did not make"
+    reason = f"{link} belongs to another app ({owner}). Give this one an app_link of its own."
+    assert message(told)[0] == f"Release {NEW} of {APP}, step check: {reason}"
 
 
-def test_what_is_live_and_up_is_left_alone(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is asked of systemd but how things are."""
-    machine.whole(NEW)
-    machine.put_live(NEW)
+# -- chosen, migrated -------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_goes_to_the_one_before(machine: Shop) -> None:
+    """Or to the one that was named; each host tells where it could go, the best first. Nothing is changed yet."""
+    for name in (OTHER, OLD, NEW):
+        machine.whole(name)
+    machine.put_live(NEW, OTHER, OLD)
     before = machine.state()
-    told = machine.run(capsys, state="live", name=NEW)
-    assert (told["changed"], told["previous"], told["pruned"]) == (False, NEW, [])
-    assert machine.verbs() == []
+    told = machine.run("chosen")
+    assert (told["targets"], told["live"], told["good"], told["changed"]) == (
+        [OLD, OTHER],
+        NEW,
+        [OLD, NEW, OTHER],
+        False,
+    )
+    assert machine.run("chosen", to=OTHER)["targets"] == [OTHER]
+    assert machine.run("chosen", check=True)["targets"] == [OLD, OTHER]
     assert machine.state() == before
 
 
-@pytest.mark.parametrize("kind", ["socket", "service"])
-@pytest.mark.parametrize("what", ["active", "enabled"])
-def test_what_is_live_and_not_up_is_mended(
-    machine: Machine, capsys: pytest.CaptureFixture[str], what: str, kind: str
-) -> None:
-    """Each of the two units has to be up and has to come up at boot."""
-    machine.whole(NEW)
-    machine.put_live(NEW)
-    getattr(machine, what).discard(f"{APP}@{NEW}.{kind}")
-    assert machine.run(capsys, state="live", name=NEW)["changed"] is True
-    assert machine.active == machine.enabled == machine.unit_names(NEW)
-    assert machine.run(capsys, state="live", name=NEW)["changed"] is False
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("", f"There is no good release before the live one ({OLD}). Other releases on this host: {NEW}. Name one"),
+        (OTHER, f"Release {OTHER} is not on this host. Releases to go to: {NEW}."),
+    ],
+    ids=["none before", "missing"],
+)
+def test_a_rollback_that_leads_nowhere_is_refused(deployed: Shop, to: str, said: str) -> None:
+    """In words that name what there is."""
+    first, last = message(deployed.run("chosen", to=to))
+    assert first.startswith(f"{APP}, step choose: {said}")
+    assert last == f"{OLD} is live."
 
 
-def test_check_mode_says_what_would_go_live(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """A dry run says so and changes nothing, on the disk and in systemd, even where the release is not built yet."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    before = machine.state()
-    told = machine.run(capsys, check=True, state="live", name=NEW)
-    assert told["changed"] is True
-    assert told["diff"] == {"before": f"live: {OLD}\n", "after": f"live: {NEW}\n"}
-    assert machine.state() == before
-    assert machine.verbs() == []
+def with_plan(machine: Machine, name: str, **changes: Any) -> None:
+    """Give a release another plan."""
+    (machine.path(name) / "etc/plan.json").write_text(json.dumps(PLAN | changes))
 
 
-def test_a_release_goes_live(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its units are installed, started and enabled before the link leads to it; then the old one is stopped."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    path = machine.whole(NEW)
-    link, seen = machine.root / "live", []
-    machine.watch = lambda command: seen.append((command[1], os.readlink(link)[-12:]))
-    told = machine.run(capsys, state="live", name=NEW)
-    assert (told["changed"], told["previous"], told["path"]) == (True, OLD, str(path))
-    assert [(verb, where) for verb, where in seen if verb in {"start", "enable", "disable", "stop"}] == [
-        ("start", OLD),
-        ("enable", OLD),
-        ("disable", NEW),
-        ("stop", NEW),  # its service, once nothing waits for it
-        ("stop", NEW),  # and its socket
+def test_a_migration_is_run_as_the_app(deployed: Shop) -> None:
+    """By the release's own command, with its user, sandbox and environment; in check mode it is only told."""
+    with_plan(deployed, NEW, migrate="echo $PWD > ../../../../migrated")
+    assert deployed.run("migrated", check=True, name=NEW)["changed"] is True
+    assert deployed.calls == []
+    assert deployed.run("migrated", name=NEW)["changed"] is True
+    assert (deployed.base / "srv/migrated").read_text().strip() == str(deployed.path(NEW) / "app")
+    assert f"--property=EnvironmentFile={deployed.path(NEW)}/etc/environment" in deployed.calls[-1]
+    assert f"--property=RuntimeMaxSec={PLAN['command_timeout']}" in deployed.calls[-1]
+
+
+def test_a_migration_that_fails_ends_the_deploy(deployed: Shop) -> None:
+    """With what it said."""
+    with_plan(deployed, NEW, migrate="echo no such table; exit 3")
+    assert message(deployed.run("migrated", name=NEW)) == [
+        f"Release {NEW} of {APP}, step migrate: the migration `echo no such table; exit 3` ended with exit code 3.",
+        "no such table",
+        f"{OLD} is live.",
     ]
-    assert os.readlink(link) == f"releases/{NEW}"
-    assert machine.active == machine.enabled == {unit.name for unit in machine.units.iterdir()}
-    assert machine.active == machine.unit_names(NEW)
-    assert (machine.units / f"{APP}@{NEW}.service").read_text() == f"service of {NEW}\n"
-    assert (machine.units / f"{APP}@{NEW}.socket").read_text() == f"socket of {NEW}\n"
 
 
-def test_units_are_read_before_they_are_started(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """systemd is told of new files before it is to start them, and of gone ones after they are stopped."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    machine.whole(NEW)
-    machine.run(capsys, state="live", name=NEW)
-    before, after = ["daemon-reload", "start", "enable"], ["disable", "stop", "stop", "reset-failed", "daemon-reload"]
-    assert machine.verbs() == [*before, *after]
+def test_without_a_migration_nothing_is_run(deployed: Shop) -> None:
+    """Nor is it called a change."""
+    assert deployed.run("migrated", name=NEW)["changed"] is False
+    assert deployed.calls == []
 
 
-WAITS = "u_str LISTEN 3 4096 /run/shop/0.sock 4711 * 0\n"
-EMPTY = "u_str LISTEN 0 4096 /run/shop/0.sock 4711 * 0\n"
-STOP = ["systemctl", "stop", f"{APP}@{OLD}.service"]
+def test_check_mode_migrates_what_is_not_there(machine: Shop) -> None:
+    """A dry run has built nothing: there is no plan to be read."""
+    assert machine.run("migrated", check=True, name=NEW)["changed"] is True
 
 
-def drained(
-    machine: Machine, capsys: pytest.CaptureFixture[str], *looks: str
-) -> tuple[list[list[str]], dict[str, Any]]:
-    """Let a release go live while `ss` sees this in the old one's queue; give the calls from the first look on."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    machine.whole(NEW)
-    machine.queue.extend(looks)
-    told = machine.run(capsys, state="live", name=NEW)
-    first = next(index for index, call in enumerate(machine.calls) if call[0] == "ss")
-    return [call for call in machine.calls[first:] if call[0] == "ss" or call[1] in {"start", "stop"}], told
+# -- started ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_old_release_is_not_stopped_while_requests_wait(
-    machine: Machine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its service is stopped after three looks in a row at an empty queue, and its socket only after one more."""
-    calls, _ = drained(machine, capsys, WAITS, EMPTY, WAITS, EMPTY, EMPTY, EMPTY, EMPTY)
-    looks = [call[0] == "ss" for call in calls]
-    assert calls.index(STOP) == 6
-    assert looks[:9] == [*[True] * 6, False, True, True]
-    assert calls[9] == ["systemctl", "stop", f"{APP}@{OLD}.socket", f"{APP}@{OLD}.service"]
-
-
-def test_who_comes_while_the_old_service_stops_is_served(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is started again for them, and stopped when they have been served."""
-    calls, _ = drained(machine, capsys, EMPTY, EMPTY, EMPTY, WAITS, WAITS, EMPTY, EMPTY, EMPTY)
-    changes = [call[1] for call in calls if call[0] == "systemctl"]
-    assert changes == ["stop", "start", "stop", "stop"]
-
-
-def test_a_release_that_serves_nobody_is_stopped_in_the_end(
-    machine: Machine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its queue is waited for no longer than its service may take to stop; then a warning says how many were lost."""
-    monkeypatch.setattr(release, "timespan", lambda text: 0.3 if text == "1min 10s\n" else 0)
-    warnings: list[str] = []
-    monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: warnings.append(text))
-    calls, told = drained(machine, capsys, *[WAITS] * 100)
-    assert [call[1] for call in calls if call[0] == "systemctl"] == ["stop"]
-    assert [text for text in warnings if "3 connections waiting" in text]
+def test_a_release_is_started_and_probed(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its units are installed, started and enabled, each worker is asked, the hooks are run; what is live stays."""
+    asked = healthy("workers", monkeypatch)
+    with_plan(deployed, NEW, hooks={"before_live": ["touch ../hooked"]})
+    told = deployed.run("started", name=NEW)
     assert told["changed"] is True
+    assert deployed.verbs() == ["start", "enable"]
+    assert deployed.up() == set(deployed.unit_names(OLD, NEW))
+    assert (deployed.units / f"{APP}@{NEW}.service").read_text() == service(deployed)
+    assert (deployed.units / f"{APP}@{NEW}.socket").read_text() == f"socket of {NEW}\n"
+    assert asked == [(f"/run/{APP}/{NEW}.sock", probe.Health(**PLAN["health"]), 2)]
+    assert (deployed.path(NEW) / "hooked").exists()
+    assert deployed.live() == OLD
 
 
-def test_a_release_that_is_not_up_is_not_waited_for(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody would take what waits for a service that is down."""
-    machine.fails[("is-active", f"{APP}@{OLD}.service")] = (3, "", "")
-    calls, _ = drained(machine, capsys, EMPTY)
-    assert [call[0] for call in calls] == ["ss", "systemctl"]
+def test_units_that_systemd_knows_are_read_again(deployed: Shop) -> None:
+    """A start that was cut off may have left a part of one."""
+    (deployed.units / f"{APP}@{NEW}.service").write_text("[Uni")
+    deployed.run("started", name=NEW)
+    assert deployed.verbs() == ["daemon-reload", "start", "enable"]
+    assert (deployed.units / f"{APP}@{NEW}.service").read_text() == service(deployed)
+
+
+def test_check_mode_says_what_would_be_started(deployed: Shop) -> None:
+    """A dry run says so and changes nothing, even where the release is not built yet."""
+    before = deployed.state()
+    assert deployed.run("started", check=True, name=NEW)["changed"] is True
+    assert deployed.run("started", check=True, name=OTHER)["changed"] is True
+    assert deployed.run("started", check=True, name=OLD)["changed"] is False
+    assert deployed.state() == before
+    assert deployed.verbs() == []
+
+
+def test_a_warm_release_is_probed_and_not_started(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is up; whether it is healthy has to be asked."""
+    deployed.put_up(NEW)
+    asked = healthy("workers", monkeypatch)
+    assert deployed.run("started", name=NEW)["changed"] is False
+    assert deployed.verbs() == []
+    assert len(asked) == 1
+
+
+def test_what_is_live_and_up_is_left_alone(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of systemd but how things are, and nothing of its workers."""
+    asked, before = healthy("workers", monkeypatch, is_so=False), deployed.state()
+    assert deployed.run("started", name=OLD)["changed"] is False
+    assert (deployed.verbs(), asked, deployed.state()) == ([], [], before)
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("number", [0, 1], ids=["socket", "service"])
+@pytest.mark.parametrize("what", ["active", "enabled"])
+def test_what_is_not_wholly_up_is_mended(deployed: Shop, what: str, number: int, live: bool) -> None:
+    """Each of the two units has to be up and has to come up at boot; a start or stop may have been cut off."""
+    name = OLD if live else NEW
+    deployed.put_up(name)
+    deployed.mark(what, [deployed.unit_names(name)[number]], on=False)
+    assert deployed.run("started", name=name)["changed"] is True
+    assert deployed.up() == set(deployed.unit_names(*{OLD, name}))
+
+
+@pytest.mark.parametrize("fails", ["start", "is-active"])
+def test_a_release_that_does_not_start_is_refused(deployed: Shop, fails: str) -> None:
+    """The message has release, step, reason, log and what stays live; nothing of the release runs on or stays."""
+    units = deployed.unit_names(NEW)
+    if fails == "start":
+        deployed.fails["start", *units] = (1, "", "Job failed.\n")
+    else:
+        deployed.fails["is-active", f"{APP}@{NEW}.service"] = (3, "", "")
+    deployed.fails["journalctl", f"--unit={APP}@{NEW}.service"] = (0, "Traceback\nImportError: no shop\n", "")
+    told = deployed.run("started", name=NEW)
+    assert message(told) == [
+        f"Release {NEW} of {APP}, step start: its service did not start. The last lines of its journal:",
+        "Traceback",
+        "ImportError: no shop",
+        f"{OLD} is live.",
+    ]
+    assert (told["name"], told["step"]) == (NEW, "start")
+    assert deployed.live() == OLD
+    assert deployed.up() == set(deployed.unit_names(OLD))
+    journal = [call for call in deployed.calls if call[0] == "journalctl"]
+    assert journal[0] == ["journalctl", "--sync"]
+    assert ["systemctl", "reset-failed", *sorted(units)] in deployed.calls
+
+
+@pytest.mark.parametrize("fails", ["enable", "copy"])
+def test_a_start_that_breaks_off_leaves_nothing(deployed: Shop, fails: str) -> None:
+    """Whatever fails between the first file and the last command, nothing of the release stays."""
+    if fails == "enable":
+        deployed.fails["enable",] = (1, "", "Failed to enable unit.\n")
+    else:
+        (deployed.path(NEW) / "etc/service").unlink()
+    first, *_, last = message(deployed.run("started", name=NEW))
+    assert first.startswith(f"Release {NEW} of {APP}, step start: ")
+    assert last == f"{OLD} is live."
+    assert deployed.up() == set(deployed.unit_names(OLD))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_not_whole_is_not_started(machine: Shop, there: bool) -> None:
+    """A release that was never built, or not to its end, is refused before systemd hears of it."""
+    if there:
+        (machine.whole(NEW) / "release.json").unlink()
+    assert message(machine.run("started", name=NEW)) == [
+        f"Release {NEW} of {APP}, step start: {machine.path(NEW)} is missing, or was not built to its end.",
+        "No release is live.",
+    ]
+    assert machine.verbs() == []
+
+
+def test_a_live_release_that_does_not_start_again_keeps_its_units(machine: Shop) -> None:
+    """systemd goes on trying to mend what is live; to take its units away would end that."""
+    machine.whole(NEW)
+    machine.put_live(NEW)
+    machine.mark("active", machine.unit_names(NEW), on=False)
+    machine.fails["start",] = (1, "", "")
+    assert message(machine.run("started", name=NEW))[-1] == f"{NEW} is live."
+    assert set(os.listdir(machine.units)) == machine.marked("enabled") == set(machine.unit_names(NEW))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_release_whose_workers_are_ill_is_refused(
+    deployed: Shop, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    """With what the worker answered and the journal that tells why; it is stopped, and no longer warm if it was."""
+    if warm:
+        deployed.put_up(NEW)
+        deployed.put_live(OLD, NEW, warm=NEW)
+    healthy("workers", monkeypatch, is_so=False)
+    deployed.fails["journalctl", f"--unit={APP}@{NEW}.service"] = (0, "KeyError: 'DATABASE'\n", "")
+    told = deployed.run("started", name=NEW)
+    assert message(told) == [
+        f"Release {NEW} of {APP}, step probe: GET /up was answered by 500. The last lines of its journal:",
+        "KeyError: 'DATABASE'",
+        f"{OLD} is live.",
+    ]
+    assert deployed.up() == set(deployed.unit_names(OLD))
+    assert not deployed.stored().get("warm")
+    assert not deployed.stored().get("bad"), "it was never live"
+
+
+def test_a_failing_hook_before_it_goes_live_refuses_the_release(deployed: Shop) -> None:
+    """The ones after it are not run; the release is stopped."""
+    with_plan(deployed, NEW, hooks={"before_live": ["echo no; exit 4", "touch ../second"]})
+    assert message(deployed.run("started", name=NEW)) == [
+        f"Release {NEW} of {APP}, step before_live: the before_live hook `echo no; exit 4` ended with exit code 4.",
+        "no",
+        f"{OLD} is live.",
+    ]
+    assert deployed.up() == set(deployed.unit_names(OLD))
+    assert not (deployed.path(NEW) / "second").exists()
+
+
+def test_secrets_are_kept_out_of_what_a_release_says(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An app that writes its environment to the journal gives nothing away by it."""
+    (deployed.path(NEW) / "etc/secrets").write_text('KEY="tell\\"nobody"\n')
+    healthy("workers", monkeypatch, is_so=False)
+    deployed.fails["journalctl", f"--unit={APP}@{NEW}.service"] = (0, 'KeyError: tell"nobody is no key\n', "")
+    told = deployed.run("started", name=NEW)
+    assert "is no key" in told["msg"]
+    assert "nobody" not in json.dumps(told)
+
+
+# -- live -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_goes_live(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch is noted, made, verified through the web server, and stays to be confirmed; the old one stays up."""
+    deployed.put_up(NEW)
+    asked = healthy("website", monkeypatch)
+    with_plan(deployed, NEW, hooks={"after_live": ["readlink ../../../live > ../hooked"]})
+    told = deployed.run("live", name=NEW, url="http://127.0.0.1")
+    assert (told["changed"], told["previous"], told["path"]) == (True, OLD, str(deployed.path(NEW)))
+    assert told["diff"] == {"before": f"live: {OLD}\n", "after": f"live: {NEW}\n"}
+    assert 0 <= told["milliseconds"] < 10_000
+    assert os.readlink(deployed.link) == f"releases/{NEW}"
+    assert asked == [("http://127.0.0.1/up", probe.Health(**PLAN["health"]))]
+    assert (deployed.path(NEW) / "hooked").read_text().strip() == f"releases/{NEW}"
+    assert deployed.stored()["pending"] == {"release": NEW, "previous": OLD, "forward": True}
+    assert deployed.up() == set(deployed.unit_names(OLD, NEW))
+    assert deployed.verbs() == []
+
+
+def test_without_an_address_nothing_is_asked(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no web server of Slipway's, the workers were asked."""
+    deployed.put_up(NEW)
+    asked = healthy("website", monkeypatch, is_so=False)
+    assert "failed" not in deployed.run("live", name=NEW)
+    assert asked == []
+
+
+def test_what_is_live_does_not_go_live_again(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done, and nothing asked."""
+    asked, before = healthy("website", monkeypatch, is_so=False), deployed.state()
+    told = deployed.run("live", name=OLD, url="http://127.0.0.1")
+    assert (told["changed"], told["previous"]) == (False, OLD)
+    assert (deployed.state(), asked) == (before, [])
+
+
+def test_check_mode_says_what_would_go_live(deployed: Shop) -> None:
+    """A dry run says so and changes nothing, on the disk and in systemd, even where the release is not built yet."""
+    before = deployed.state()
+    told = deployed.run("live", check=True, name=OTHER)
+    assert told["changed"] is True
+    assert told["diff"] == {"before": f"live: {OLD}\n", "after": f"live: {OTHER}\n"}
+    assert deployed.state() == before
+    assert deployed.calls == []
+
+
+def test_a_switch_is_noted_before_it_is_made(deployed: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nobody would know that there is something to undo."""
+    noted: list[dict[str, Any]] = []
+    monkeypatch.setattr(Host, "switch", lambda *_: noted.append(deployed.stored()["pending"]))
+    deployed.run("live", name=NEW, forward=False)
+    assert noted == [{"release": NEW, "previous": OLD, "forward": False}]
+    assert deployed.live() == OLD
+
+
+@pytest.mark.parametrize("old_is_up", [True, False])
+@pytest.mark.parametrize("step", ["verify", "after_live"])
+def test_what_goes_wrong_after_it_went_live_is_undone(
+    deployed: Shop, monkeypatch: pytest.MonkeyPatch, step: str, old_is_up: bool
+) -> None:
+    """The previous release is live again, up whatever happened to it; this one is bad, and stopped."""
+    deployed.put_up(NEW)
+    if not old_is_up:
+        deployed.mark("active", deployed.unit_names(OLD), on=False)
+    healthy("website", monkeypatch, is_so=step != "verify")
+    with_plan(deployed, NEW, hooks={"after_live": ["exit 5"]})
+    deployed.fails["journalctl", f"--unit={APP}@{NEW}.service"] = (0, "KeyError: 'DATABASE'\n", "")
+    told = deployed.run("live", name=NEW, url="http://127.0.0.1")
+    reason = {
+        "verify": "GET /up was answered by 500.",
+        "after_live": "the after_live hook `exit 5` ended with exit code 5.",
+    }
+    first, *log, last = message(told)
+    assert first.startswith(f"Release {NEW} of {APP}, step {step}: {reason[step]}")
+    assert log == (["KeyError: 'DATABASE'"] if step == "verify" else [])
+    assert last == f"{OLD} is live."
+    assert deployed.live() == OLD
+    assert deployed.up() == set(deployed.unit_names(OLD))
+    stored = deployed.stored()
+    assert stored["bad"] == {NEW: f"step {step}: {reason[step]}"}
+    assert (stored["line"], stored["pending"]) == ([OLD], {})
+
+
+def test_the_first_release_has_nothing_to_go_back_to(machine: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then none is live, and the message does not promise it."""
+    machine.whole(NEW)
+    machine.put_up(NEW)
+    healthy("website", monkeypatch, is_so=False)
+    told = machine.run("live", name=NEW, url="http://127.0.0.1")
+    assert message(told)[-1] == "No release is live."
+    assert not os.path.lexists(machine.link)
+    assert machine.up() == set()
+    assert list(machine.stored()["bad"]) == [NEW]
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_going_live_is_one_step(machine: Machine, first: bool) -> None:
+def test_going_live_is_one_step(machine: Shop, first: bool) -> None:
     """Whatever the switch does, after each of its system calls the link is there and leads to a release."""
     machine.whole(NEW)
     (machine.root / "live.new").symlink_to("what a killed switch left")
     if not first:
         machine.whole(OLD)
         machine.put_live(OLD)
-    host = release.Host(SimpleNamespace(params={"app": APP, "root": str(machine.root)}))
+    host = Host(APP, str(machine.root))
     seen: list[str] = []
 
     def look(_frame: object, event: str, _argument: object) -> None:
@@ -533,7 +802,7 @@ def test_going_live_is_one_step(machine: Machine, first: bool) -> None:
 
     sys.setprofile(look)
     try:
-        release.switch(host, NEW)
+        host.switch(NEW)
     finally:
         sys.setprofile(None)
     assert len(seen) > 3
@@ -542,168 +811,339 @@ def test_going_live_is_one_step(machine: Machine, first: bool) -> None:
     assert not os.path.lexists(machine.root / "live.new")
 
 
-@pytest.mark.parametrize("fails", ["start", "is-active"])
-def test_a_release_that_does_not_start_is_refused(
-    machine: Machine, capsys: pytest.CaptureFixture[str], fails: str
-) -> None:
-    """The message has release, step, reason, log and what stays live; nothing of the release runs on or stays."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    machine.whole(NEW)
-    units = machine.unit_names(NEW)
-    if fails == "start":
-        machine.fails["start", *units] = (1, "", "Job failed.\n")
-    else:
-        machine.fails["is-active", f"{APP}@{NEW}.service"] = (3, "", "")
-    machine.fails["journalctl", f"--unit={APP}@{NEW}.service"] = (0, "Traceback\nImportError: no shop\n", "")
-    told = machine.run(capsys, state="live", name=NEW)
-    assert told["msg"].splitlines() == [
-        f"Release {NEW} of {APP}, step start: its service did not start. The last lines of its journal:",
-        "Traceback",
-        "ImportError: no shop",
-        f"{OLD} stays live.",
-    ]
-    assert (told["failed"], told["name"], told["step"]) == (True, NEW, "start")
-    assert os.readlink(machine.root / "live") == f"releases/{OLD}"
-    assert machine.active == machine.enabled == {unit.name for unit in machine.units.iterdir()}
-    assert machine.active == machine.unit_names(OLD)
-    journal = [call for call in machine.calls if call[0] == "journalctl"]
-    assert journal[0] == ["journalctl", "--sync"]
-    assert ["systemctl", "reset-failed", *sorted(units, reverse=True)] in machine.calls
-
-
-@pytest.mark.parametrize("fails", ["enable", "copy"])
-def test_a_start_that_breaks_off_leaves_nothing(
-    machine: Machine, capsys: pytest.CaptureFixture[str], fails: str
-) -> None:
-    """Whatever fails between the first file and the last command, nothing of the release stays."""
-    machine.whole(OLD)
-    machine.put_live(OLD)
-    path = machine.whole(NEW)
-    if fails == "enable":
-        machine.fails["enable",] = (1, "", "Failed to enable unit.\n")
-    else:
-        (path / "etc/service").unlink()
-    told = machine.run(capsys, state="live", name=NEW)
-    assert told["msg"].startswith(f"Release {NEW} of {APP}, step start: ")
-    assert told["msg"].endswith(f"{OLD} stays live.")
-    assert machine.active == machine.enabled == {unit.name for unit in machine.units.iterdir()}
-    assert machine.active == machine.unit_names(OLD)
-
-
-def test_the_first_release_has_nothing_to_fall_back_on(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nothing is live the message does not promise it."""
-    machine.whole(NEW)
-    machine.fails["start",] = (1, "", "")
-    told = machine.run(capsys, state="live", name=NEW)
-    assert told["msg"].splitlines()[-1] == "No other release is live."
-    assert not os.path.lexists(machine.root / "live")
-
-
-def test_a_live_release_that_does_not_start_again_keeps_its_units(
-    machine: Machine, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """systemd goes on trying to mend what is live; to take its units away would end that."""
-    machine.whole(NEW)
-    machine.put_live(NEW)
-    machine.active.clear()
-    machine.fails["start",] = (1, "", "")
-    told = machine.run(capsys, state="live", name=NEW)
-    assert told["msg"].splitlines()[-1] == "No other release is live."
-    assert {unit.name for unit in machine.units.iterdir()} == machine.enabled == machine.unit_names(NEW)
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_what_is_not_whole_does_not_go_live(machine: Machine, capsys: pytest.CaptureFixture[str], there: bool) -> None:
-    """A release that was never built, or not to its end, is refused before systemd hears of it."""
-    if there:
-        (machine.whole(NEW) / "release.json").unlink()
-    told = machine.run(capsys, state="live", name=NEW)
-    path = machine.root / "releases" / NEW
-    assert told["msg"].splitlines() == [
-        f"Release {NEW} of {APP}, step start: {path} is missing, or was not built to its end.",
-        "No other release is live.",
-    ]
-    assert machine.verbs() == []
-
-
-def test_a_link_that_is_no_link_is_no_traceback(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_that_is_no_link_is_no_traceback(machine: Shop) -> None:
     """A directory in the link's place ends the switch with a message that names it."""
     machine.whole(NEW)
-    (machine.root / "live").mkdir()
-    told = machine.run(capsys, state="live", name=NEW)
-    assert told["msg"].startswith(f"Release {NEW} of {APP}, step go live: ")
-    assert str(machine.root / "live") in told["msg"]
+    machine.link.mkdir()
+    told = machine.run("live", name=NEW)
+    assert message(told)[0].startswith(f"Release {NEW} of {APP}, step go live: ")
+    assert str(machine.link) in told["msg"]
 
 
-def names(machine: Machine) -> list[str]:
-    """Give the releases that are on the host."""
-    return sorted(os.listdir(machine.root / "releases"))
+# -- retired ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_most_recent_releases_stay(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def switched(deployed: Shop) -> Shop:
+    """Give a host on which NEW went live after OLD, and is not confirmed."""
+    deployed.put_up(NEW)
+    deployed.run("live", name=NEW)
+    deployed.calls.clear()
+    return deployed
+
+
+def test_what_is_live_is_confirmed(switched: Shop) -> None:
+    """Before anything is stopped: what cannot be undone any more has to be for good."""
+    pending: list[dict[str, Any]] = []
+    switched.watch = lambda command: pending.append(switched.stored()["pending"]) if "stop" in command else None
+    told = switched.run("retired", name=NEW)
+    assert (told["changed"], told["pruned"]) == (True, [])
+    assert pending == [{}, {}]
+    stored = switched.stored()
+    assert (stored["line"], stored["pending"], stored["warm"]) == ([OLD, NEW], {}, "")
+    assert stored["lived"][NEW] == {"at": TIME, "by": "you@laptop"}
+    assert switched.up() == set(switched.unit_names(NEW))
+    # systemd is told of files that are gone after they are stopped.
+    assert switched.verbs() == ["disable", "stop", "stop", "reset-failed", "daemon-reload"]
+    assert switched.run("retired", name=NEW)["changed"] is False
+
+
+def test_the_release_before_may_stay_warm(switched: Shop) -> None:
+    """It stays up, until it is not wanted any more."""
+    assert switched.run("retired", name=NEW, warm=True)["changed"] is True
+    assert switched.stored()["warm"] == OLD
+    assert switched.up() == set(switched.unit_names(OLD, NEW))
+    assert switched.verbs() == []
+    assert switched.run("retired", name=NEW, warm=True)["changed"] is False
+    assert switched.run("retired", name=NEW, warm=False)["changed"] is True
+    assert switched.stored()["warm"] == ""
+    assert switched.up() == set(switched.unit_names(NEW))
+
+
+def test_only_one_release_is_warm(switched: Shop) -> None:
+    """The one that was live before; one that was warm until now is stopped, and what is down is not warm."""
+    switched.run("retired", name=NEW, warm=True)
+    switched.whole(OTHER)
+    assert "failed" not in switched.go_live(OTHER, warm=True)
+    assert switched.up() == set(switched.unit_names(NEW, OTHER))
+    assert switched.stored()["warm"] == NEW
+    switched.mark("active", switched.unit_names(NEW), on=False)
+    switched.run("retired", name=OTHER, warm=True)
+    assert switched.stored()["warm"] == ""
+    assert switched.up() == set(switched.unit_names(OTHER))
+
+
+def test_only_what_is_live_retires_others(deployed: Shop) -> None:
+    """If another release is live by now, nothing is stopped."""
+    before = deployed.state()
+    told = deployed.run("retired", name=NEW)
+    expected = f"Release {NEW} of {APP}, step retire: it is not live any more, so nothing is retired."
+    assert message(told) == [expected, f"{OLD} is live."]
+    assert deployed.state() == before
+
+
+def test_check_mode_retires_nothing(switched: Shop) -> None:
+    """A dry run has put nothing live."""
+    before = switched.state()
+    assert switched.run("retired", check=True, name=OTHER)["changed"] is False
+    assert switched.state() == before
+
+
+def test_the_most_recent_releases_stay(machine: Shop) -> None:
     """Going live makes a release the most recent, also one that is old: the oldest of the others go."""
-    for age, name in enumerate("abcdef"):
-        machine.whole(name * 12, age=age)
-    machine.put_live("a" * 12)
-    told = machine.run(capsys, state="live", name="f" * 12, keep=3)
-    assert told["pruned"] == ["e" * 12, "d" * 12, "c" * 12]
-    assert names(machine) == ["a" * 12, "b" * 12, "f" * 12]
+    for number, name in enumerate("abcdef"):
+        machine.whole(name * 12, built=f"2026-11-24T10:0{number}:00Z")
+    machine.put_live("f" * 12, "a" * 12)
+    told = machine.go_live("a" * 12, keep=3)
+    assert told["pruned"] == ["b" * 12, "c" * 12, "d" * 12]
+    assert machine.names() == ["a" * 12, "e" * 12, "f" * 12]
 
 
-def test_a_clock_that_was_wrong_costs_no_live_release(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clock_that_was_wrong_costs_no_live_release(machine: Shop) -> None:
     """Releases of a time to come are more recent than the one that goes live now, which stays all the same."""
     for name in "bc":
-        machine.whole(name * 12, age=-5_000_000_000)
+        machine.whole(name * 12, built="2126-11-24T10:00:00Z")
     machine.whole(NEW)
-    machine.run(capsys, state="live", name=NEW, keep=2)
-    assert NEW in names(machine)
+    machine.go_live(NEW, keep=2)
+    assert NEW in machine.names()
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_the_live_release_and_the_one_before_always_stay(
-    machine: Machine, capsys: pytest.CaptureFixture[str], keep: int
-) -> None:
+def test_the_live_release_and_the_one_before_always_stay(machine: Shop, keep: int) -> None:
     """Releases that were built later and did not start do not push out the one that is known to work."""
-    machine.whole(OLD, age=100)
+    machine.whole(OLD, built="2026-11-24T01:00:00Z")
     machine.put_live(OLD)
-    for age, name in enumerate("bcde"):
-        machine.whole(name * 12, age=age)
-    machine.whole(NEW, age=50)
-    machine.run(capsys, state="live", name=NEW, keep=keep)
-    assert {OLD, NEW} <= set(names(machine))
-    assert len(names(machine)) <= max(keep, 2) + 1
+    for number, name in enumerate("bcde"):
+        machine.whole(name * 12, built=f"2026-11-24T10:0{number}:00Z")
+    machine.whole(NEW, built="2026-11-24T02:00:00Z")
+    machine.go_live(NEW, keep=keep)
+    assert {OLD, NEW} <= set(machine.names())
+    assert len(machine.names()) == max(keep, 2)
 
 
-def test_others_are_stopped_also_after_a_cut_off_start(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    """A release of which only one unit is installed is no obstacle to the next one."""
-    machine.whole(OLD)
-    (machine.units / f"{APP}@{OLD}.socket").touch()
-    machine.whole(NEW)
-    told = machine.run(capsys, state="live", name=NEW)
+def test_what_was_pruned_is_forgotten(machine: Shop) -> None:
+    """It can be built again and is judged anew."""
+    for name in ("a" * 12, "b" * 12, OLD, NEW):
+        machine.whole(name)
+    machine.put_live(OLD, "a" * 12, bad={"b" * 12: "step verify: 500"}, lived={"a" * 12: {"at": TIME, "by": "you"}})
+    machine.go_live(NEW, keep=2)
+    stored = machine.stored()
+    assert (stored["line"], stored["bad"], list(stored["lived"])) == ([OLD, NEW], {}, [NEW])
+
+
+def test_what_was_not_built_to_its_end_goes(switched: Shop) -> None:
+    """A build that was killed leaves a directory; nothing ever runs from it."""
+    (switched.path(OTHER) / "app").mkdir(parents=True)
+    (switched.path(OTHER) / "app" / "wsgi.py").touch()
+    told = switched.run("retired", name=NEW)
+    assert (told["changed"], told["pruned"]) == (True, [])
+    assert switched.names() == [OLD, NEW]
+
+
+def test_a_release_that_is_being_removed_is_not_whole(switched: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If that is cut off, nobody may take the rest of it for a release."""
+    switched.whole(OTHER, built="2026-11-24T01:00:00Z")
+    whole: list[bool] = []
+    remove = shutil.rmtree
+
+    def look(path: str) -> None:
+        whole.append(os.path.exists(os.path.join(path, "release.json")))
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    assert switched.run("retired", name=NEW, keep=2)["pruned"] == [OTHER]
+    assert whole == [False]
+
+
+def test_others_are_stopped_also_after_a_cut_off_start(switched: Shop) -> None:
+    """A release of which only one unit is installed is no obstacle."""
+    switched.whole(OTHER)
+    (switched.units / f"{APP}@{OTHER}.socket").touch()
+    told = switched.run("retired", name=NEW)
     assert "failed" not in told, told
-    assert {unit.name for unit in machine.units.iterdir()} == machine.unit_names(NEW)
+    assert switched.up() == set(switched.unit_names(NEW))
 
 
-# --- the controller's side ------------------------------------------------------------------------------------
+def test_units_of_other_apps_are_left_alone(switched: Shop) -> None:
+    """Also where the name of the app is a part of theirs."""
+    others = [f"{APP}-admin@{OLD}.service", f"my{APP}@{OLD}.service", f"{APP}@.service.d", f"{APP}.service"]
+    for unit in others:
+        (switched.units / unit).touch()
+    switched.run("retired", name=NEW)
+    assert set(os.listdir(switched.units)) == {*others, *switched.unit_names(NEW)}
+
+
+WAITS = "u_str LISTEN 3 4096 /run/shop/0.sock 4711 * 0\n"
+EMPTY = "u_str LISTEN 0 4096 /run/shop/0.sock 4711 * 0\n"
+STOP = ["systemctl", "stop", f"{APP}@{OLD}.service"]
+
+
+def drained(machine: Shop, *looks: str) -> tuple[list[list[str]], dict[str, Any]]:
+    """Retire OLD while `ss` sees this in its queue; give the calls from the first look on, and what was told."""
+    machine.queue.extend(looks)
+    told = machine.run("retired", name=NEW)
+    first = next(index for index, call in enumerate(machine.calls) if call[0] == "ss")
+    return [call for call in machine.calls[first:] if call[0] == "ss" or call[1] in {"start", "stop"}], told
+
+
+def test_the_old_release_is_not_stopped_while_requests_wait(switched: Shop) -> None:
+    """Its service is stopped after three looks in a row at an empty queue, and its socket only after one more."""
+    calls, _ = drained(switched, WAITS, EMPTY, WAITS, EMPTY, EMPTY, EMPTY, EMPTY)
+    looks = [call[0] == "ss" for call in calls]
+    assert calls.index(STOP) == 6
+    assert looks[:9] == [*[True] * 6, False, True, True]
+    assert calls[9] == ["systemctl", "stop", f"{APP}@{OLD}.service", f"{APP}@{OLD}.socket"]
+
+
+def test_who_comes_while_the_old_service_stops_is_served(switched: Shop) -> None:
+    """It is started again for them, and stopped when they have been served."""
+    calls, _ = drained(switched, EMPTY, EMPTY, EMPTY, WAITS, WAITS, EMPTY, EMPTY, EMPTY)
+    changes = [call[1] for call in calls if call[0] == "systemctl"]
+    assert changes == ["stop", "start", "stop", "stop"]
+
+
+def test_a_release_that_serves_nobody_is_stopped_in_the_end(switched: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue is waited for no longer than its service may take to stop; then a warning says how many were lost."""
+    monkeypatch.setattr(host_module, "timespan", lambda text: 0.1 if text == "1min 10s\n" else 0)
+    monkeypatch.setattr(host_module, "LOOK_SECONDS", 0.01)
+    warnings: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: warnings.append(text))
+    calls, told = drained(switched, *[WAITS] * 1000)
+    assert [call[1] for call in calls if call[0] == "systemctl"] == ["stop"]
+    assert [text for text in warnings if "3 connections waiting" in text]
+    assert told["changed"] is True
+
+
+def test_a_release_that_is_not_up_is_not_waited_for(switched: Shop) -> None:
+    """Nobody would take what waits for a service that is down."""
+    switched.fails["is-active", f"{APP}@{OLD}.service"] = (3, "", "")
+    calls, _ = drained(switched, EMPTY)
+    assert [call[0] for call in calls] == ["ss", "systemctl"]
+
+
+# -- locked, and what is left of a run that ended ---------------------------------------------------------------------
+
+
+def test_the_lock_is_taken(machine: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this app and run, with what is to be done if it ends too soon; check mode takes none."""
+    held: list[tuple[Any, ...]] = []
+
+    def hold_it(*what: Any) -> str:
+        held.append(what)
+        return "/run/slipway/shop.fifo"
+
+    monkeypatch.setattr(lock, "hold", hold_it)
+    assert "fifo" not in machine.run("locked", check=True)
+    assert held == []
+    assert machine.run("locked")["fifo"] == "/run/slipway/shop.fifo"
+    assert [what[:3] for what in held] == [(APP, "you@laptop", "this")]
+    machine.whole(OLD)
+    machine.whole(NEW)
+    machine.put_up(OLD)
+    machine.put_live(NEW, OLD, pending={"release": NEW, "previous": OLD, "forward": True})
+    held[0][3]()
+    assert machine.live() == OLD
+
+
+@pytest.mark.parametrize("error", [lock.Held("another deploys it", "x", "y"), lock.Lost("it is lost")])
+@pytest.mark.parametrize("state", ["built", "migrated", "started", "live", "retired"])
+def test_without_the_lock_nothing_is_done(
+    deployed: Shop, monkeypatch: pytest.MonkeyPatch, state: str, error: Exception
+) -> None:
+    """No step that changes something begins; a dry run needs no lock."""
+
+    def check(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(lock, "check", check)
+    arguments = build(deployed) if state == "built" else {"name": NEW}
+    before = deployed.state()
+    first, last = message(deployed.run(state, **arguments))
+    assert first.startswith(f"Release {NEW} of {APP}")
+    assert first.endswith(str(error))
+    assert last == f"{OLD} is live."
+    assert (deployed.calls, deployed.state()) == ([], before)
+    assert "failed" not in deployed.run(state, check=True, **arguments)
+
+
+def test_a_switch_that_nobody_undid_is_taken_as_good(switched: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the host went down with it, visitors have been served by it since; a warning says so."""
+    warnings: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _, text: warnings.append(text))
+    before = switched.state()
+    switched.run("locked", check=True)
+    assert switched.state() == before
+    switched.run("locked")
+    assert warnings == [f"Release {NEW} went live and was not confirmed. It is taken as good."]
+    stored = switched.stored()
+    assert (stored["line"], stored["pending"]) == ([OLD, NEW], {})
+    assert switched.live() == NEW
+    assert switched.up() == set(switched.unit_names(OLD, NEW)), "to stop the old one is left to a whole deploy"
+
+
+def test_a_switch_that_was_not_made_is_given_up(deployed: Shop) -> None:
+    """It was noted and no more: the release is not gone back to, what is live stays."""
+    deployed.put_live(OLD, pending={"release": NEW, "previous": OLD, "forward": True})
+    deployed.run("locked")
+    stored = deployed.stored()
+    assert (stored["line"], stored["pending"]) == ([OLD], {})
+    assert stored["bad"] == {NEW: "its deploy was cut off before it went live"}
+    assert deployed.live() == OLD
+
+
+def test_an_unconfirmed_switch_is_undone(switched: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When ansible-playbook has ended, what nobody confirmed goes back; the host's log tells of it. Twice is once."""
+    told: list[str] = []
+    monkeypatch.setattr(syslog, "syslog", lambda _, words: told.append(words))
+    release.undo_unconfirmed(APP, str(switched.root))
+    release.undo_unconfirmed(APP, str(switched.root))
+    assert told == [f"Release {NEW} of {APP} was undone: nobody confirmed it. {OLD} is live."]
+    assert switched.live() == OLD
+    assert switched.up() == set(switched.unit_names(OLD))
+    assert "ansible-playbook ended" in switched.stored()["bad"][NEW]
+
+
+def test_what_is_confirmed_is_not_undone(switched: Shop) -> None:
+    """The end of ansible-playbook after a whole deploy changes nothing."""
+    switched.run("retired", name=NEW)
+    before = switched.state()
+    release.undo_unconfirmed(APP, str(switched.root))
+    assert switched.state() == before
+
+
+def test_the_first_release_is_undone_too(machine: Shop) -> None:
+    """Then none is live."""
+    machine.whole(NEW)
+    machine.put_up(NEW)
+    machine.run("live", name=NEW)
+    release.undo_unconfirmed(APP, str(machine.root))
+    assert machine.live() == ""
+    assert machine.up() == set()
+
+
+# -- the controller's side --------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Controller:
     """The action plugin, with a connection that copies files on this machine."""
 
-    machine: Machine
-    capsys: pytest.CaptureFixture[str]
+    machine: Shop
     base: Path
     executed: list[dict[str, Any]] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
     check: bool = False
 
-    def run(self, **arguments: Any) -> dict[str, Any]:
+    @property
+    def source(self) -> Path:
+        """The directory that is deployed."""
+        return self.base / "controller"
+
+    def run(self, state: str, **arguments: Any) -> dict[str, Any]:
         """Run the action plugin with these arguments."""
         task = SimpleNamespace(
             action="slipway.wsgi.release",
-            args=arguments,
+            args={"state": state, **arguments},
             async_val=0,
             check_mode=self.check,
             diff=False,
@@ -724,7 +1164,7 @@ class Controller:
 
         def execute(module_args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
             self.executed.append(dict(module_args))
-            return self.machine.run(self.capsys, check=self.check, **module_args)
+            return self.machine.run(check=self.check, **module_args)
 
         def transfer(local: str, there: str) -> str:
             self.sent.append(local)
@@ -737,30 +1177,35 @@ class Controller:
         told: dict[str, Any] = plugin.run(None, {})
         return told
 
+    def deploy(self, **changes: Any) -> dict[str, Any]:
+        """Fetch the source and build it, as the role does."""
+        fetched = self.run("fetched", source=str(self.source), requirements=changes.get("requirements"))
+        given = build(self.machine, app=APP, root=str(self.machine.root), **changes)
+        given = {name: value for name, value in given.items() if name != "name"}
+        return self.run("built", **given | {"fetched": fetched})
+
     def left(self) -> list[Path]:
-        """Give the archives that are still somewhere."""
-        return [*self.base.glob("remote-*"), *(Path(path) for path in self.sent if os.path.exists(path))]
+        """Give what is still on the host of what was sent."""
+        return list(self.base.glob("remote-*"))
 
 
 @pytest.fixture
-def controller(machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Controller:
+def controller(machine: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Controller:
     """Give a controller with a source."""
-    source = tmp_path / "controller"
-    source.mkdir()
-    (source / "wsgi.py").write_text("application = print\n")
-    (source / "requirements.txt").write_text("")
-    return Controller(machine, capsys, tmp_path)
-
-
-def wanted(controller: Controller, **changes: Any) -> dict[str, Any]:
-    """Give the arguments of a build, as the role gives them."""
-    arguments = build(source=str(controller.base / "controller"), **changes)
-    return {name: value for name, value in arguments.items() if name not in {"name", "origin"}}
+    made = Controller(machine, tmp_path)
+    made.source.mkdir()
+    (made.source / "wsgi.py").write_text("application = print\n")
+    (made.source / "requirements.txt").write_text("")
+    (tmp_path / "workspace").mkdir()
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "workspace"))
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    return made
 
 
 def test_the_source_is_sent_once(controller: Controller) -> None:
-    """Only a host that has not got the release is sent the source, and nothing of the sending stays."""
-    first = controller.run(**wanted(controller))
+    """Only a host that has not got the release is sent the source, and nothing of the sending stays there."""
+    first = controller.deploy()
     assert first["changed"] is True, first
     assert "needs_archive" not in first
     assert len(controller.sent) == 1
@@ -768,8 +1213,10 @@ def test_the_source_is_sent_once(controller: Controller) -> None:
     path = Path(first["path"])
     assert path.name == first["name"]
     assert (path / "app/wsgi.py").read_text() == "application = print\n"
-    assert json.loads((path / "release.json").read_text())["source"] == str(controller.base / "controller")
-    second = controller.run(**wanted(controller))
+    facts = json.loads((path / "release.json").read_text())
+    assert facts["source"] == str(controller.source)
+    assert facts["by"] == controller.executed[-1]["who"]
+    second = controller.deploy()
     assert (second["changed"], second["name"]) == (False, first["name"])
     assert len(controller.sent) == 1
 
@@ -777,7 +1224,7 @@ def test_the_source_is_sent_once(controller: Controller) -> None:
 def test_a_dry_run_sends_nothing(controller: Controller) -> None:
     """It says that a release would be built, and which."""
     controller.check = True
-    told = controller.run(**wanted(controller))
+    told = controller.deploy()
     assert told["changed"] is True
     assert len(told["name"]) == 12
     assert controller.sent == []
@@ -785,22 +1232,38 @@ def test_a_dry_run_sends_nothing(controller: Controller) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"files": {"service": "[Service]\n#\n"}}, {"requirements": []}, {"python": "/usr/bin/python3"}], ids=str
+    "change",
+    [
+        {"files": {"service": "[Service]\n#\n"}},
+        {"requirements": []},
+        {"python": "/usr/bin/python3"},
+        {"environment": {"COLOUR": "blue"}},
+        {"secrets": {"KEY": "s3cret-of-the-app"}},
+        {"plan": {"migrate": "flask db upgrade"}},
+    ],
+    ids=str,
 )
 def test_each_input_makes_another_release(controller: Controller, change: dict[str, Any]) -> None:
     """What a release is made of is in its name; how its packages are fetched is not."""
     controller.check = True
-    name = controller.run(**wanted(controller))["name"]
-    assert controller.run(**wanted(controller, **change))["name"] != name
-    assert controller.run(**wanted(controller, environment={}, uv="/elsewhere/uv"))["name"] == name
-    (controller.base / "controller/wsgi.py").write_text("application = repr\n")
-    assert controller.run(**wanted(controller))["name"] != name
+    name = controller.deploy()["name"]
+    assert controller.deploy(**change)["name"] != name
+    assert controller.deploy(build_environment={}, uv="/elsewhere/uv", link="/run/other.sock")["name"] == name
+    (controller.source / "wsgi.py").write_text("application = repr\n")
+    assert controller.deploy()["name"] != name
+
+
+def test_variables_are_texts(controller: Controller) -> None:
+    """Numbers and truths of YAML reach the app as people write them."""
+    controller.deploy(environment={"A": 1, "B": True, "C": None, "D": "x", "E": 1.5}, secrets={"S": 12345678})
+    assert controller.executed[-1]["environment"] == {"A": "1", "B": "true", "C": "", "D": "x", "E": "1.5"}
+    assert controller.executed[-1]["secrets"] == {"S": "12345678"}
 
 
 def test_a_failed_build_leaves_no_archive(controller: Controller) -> None:
-    """Neither here nor there, whether the host says so or the connection breaks."""
+    """Not on the host, whether it says so or the connection breaks."""
     controller.machine.fails["tar",] = (2, "", "broken\n")
-    assert controller.run(**wanted(controller))["failed"]
+    assert controller.deploy()["failed"]
     assert len(controller.sent) == 1
     assert controller.left() == []
 
@@ -809,7 +1272,7 @@ def test_a_failed_build_leaves_no_archive(controller: Controller) -> None:
 
     controller.machine.watch = broken
     with pytest.raises(AnsibleConnectionFailure):
-        controller.run(**wanted(controller))
+        controller.deploy()
     assert len(controller.sent) == 2
     assert controller.left() == []
 
@@ -821,56 +1284,68 @@ def test_a_failed_build_leaves_no_archive(controller: Controller) -> None:
         (["secret.txt"], "{source}/secret.txt is ignored by git, so it is no part of the source, but the release"),
     ],
 )
+@pytest.mark.parametrize("state", ["checked", "fetched"])
 def test_a_source_that_lacks_what_is_needed_is_refused(
-    controller: Controller, monkeypatch: pytest.MonkeyPatch, needs: list[str], said: str
+    controller: Controller, state: str, needs: list[str], said: str
 ) -> None:
     """Before the host is asked for anything, with the reason."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    source = controller.base / "controller"
-    (source / "secret.txt").touch()
-    (source / ".gitignore").write_text("secret.txt\n")
-    subprocess.run(["git", "init", "-q", str(source)], check=True, timeout=30)
+    (controller.source / "secret.txt").touch()
+    (controller.source / ".gitignore").write_text("secret.txt\n")
+    subprocess.run(["git", "init", "-q", str(controller.source)], check=True, timeout=30)
     with pytest.raises(AnsibleActionFail) as failure:
-        controller.run(state="checked", source=str(source), needs=needs)
-    assert said.format(source=source) in str(failure.value)
-    with pytest.raises(AnsibleActionFail):
-        controller.run(**wanted(controller, needs=needs))
+        controller.run(state, source=str(controller.source), needs=needs)
+    assert said.format(source=controller.source) in str(failure.value)
     assert controller.executed == []
 
 
 def test_a_source_that_is_fine_is_not_sent(controller: Controller) -> None:
     """`checked` looks at the source and leaves the host alone."""
-    told = controller.run(state="checked", source=str(controller.base / "controller"), needs=["requirements.txt"])
+    told = controller.run("checked", source=str(controller.source), needs=["requirements.txt"])
     assert not told.get("changed")
-    assert controller.executed == []
-    assert controller.left() == []  # not even a temporary directory was asked for
+    assert (controller.executed, controller.sent, controller.left()) == ([], [], [])
 
 
 def test_going_live_is_left_to_the_host(controller: Controller) -> None:
-    """The plugin passes on what it is given, and the host's answer back."""
+    """The plugin passes on what it is given, who deploys and which run it is, and the host's answer back."""
     controller.machine.whole(NEW)
-    told = controller.run(state="live", app=APP, root=str(controller.machine.root), name=NEW)
+    controller.machine.put_up(NEW)
+    where = {"app": APP, "root": str(controller.machine.root), "name": NEW}
+    told = controller.run("live", **where)
     assert (told["changed"], told["name"], told["previous"]) == (True, NEW, "")
-    assert len(controller.executed) == 1
+    assert controller.run("retired", **where)["changed"] is True
+    first, second = controller.executed
+    assert first["who"].startswith(f"{USER}@")
+    assert first["run"] == second["run"]
+    assert str(os.getppid()) in first["run"]
 
 
-# --- arguments ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("check", [True, False])
+def test_the_lock_is_tied_to_the_run(controller: Controller, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
+    """By what the host said it listens at; in check mode there is no lock."""
+    tied: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(hold, "keep_alive", lambda *what: tied.append(what))
+    controller.check = check
+    controller.run("locked", app=APP, root=str(controller.machine.root))
+    assert [what[-1] for what in tied] == ([] if check else ["/run/slipway/shop.fifo"])
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("state", "said"),
     [
-        ({"state": "built"}, "state is built but all of the following are missing"),
-        ({"state": "live"}, "state is live but all of the following are missing: name"),
-        ({"state": "gone"}, "value of state must be one of: checked, built, live"),
+        ("built", "state is built but all of the following are missing: user, "),
+        ("migrated", "state is migrated but all of the following are missing: name"),
+        ("started", "state is started but all of the following are missing: name"),
+        ("live", "state is live but all of the following are missing: name"),
+        ("retired", "state is retired but all of the following are missing: name"),
+        ("gone", "value of state must be one of: checked, locked, fetched, built, chosen, migrated, started, live, "),
     ],
 )
-def test_arguments_that_are_missing_are_named(
-    machine: Machine, capsys: pytest.CaptureFixture[str], arguments: dict[str, Any], said: str
-) -> None:
+def test_arguments_that_are_missing_are_named(machine: Shop, state: str, said: str) -> None:
     """Ansible's own check says so before anything is done."""
-    told = machine.run(capsys, **arguments)
+    told = machine.run(state)
     assert told["failed"]
     assert said in told["msg"]
     assert machine.calls == []
