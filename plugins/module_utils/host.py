@@ -152,6 +152,7 @@ class Host:
             and not history.pending
             and {self.release_of(unit) for unit in self.installed()} == wanted
             and self.ready(name)
+            and set(os.listdir(self.releases)) == set(self.all())
         )
 
     # -- commands -----------------------------------------------------------------------------------------------------

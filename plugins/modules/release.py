@@ -90,7 +90,6 @@ options:
   fetched:
     description: What O(state=fetched) returned, for V(built).
     type: dict
-    default: {}
   archive:
     description: Archive of the source on the host. Filled in by the action plugin.
     type: path
@@ -392,15 +391,15 @@ class Deploy:
             "ReadWritePaths": host.path(self.name, "venv"),
             "CacheDirectory": cache,
             "WorkingDirectory": host.path(self.name, "app"),
+            # Only systemd reads it. A command line, and the environment that a unit is said to have, are for everybody.
+            "EnvironmentFile": host.path(self.name, "etc", "build"),
         }
         variables = {"UV_CACHE_DIR": f"/var/cache/{cache}", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
         variables |= dependencies.variables(host.path(self.name, "venv"))
-        # Named without a value, systemd-run takes it from its own environment: a command line can be read by everybody.
-        named = [*(f"{key}={value}" for key, value in variables.items()), *params["build_environment"]]
         call = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
         call += [f"--property={key}={value}" for key, value in properties.items()]
-        call += [f"--setenv={variable}" for variable in named]
-        host.run(*call, *command, environment=params["build_environment"], reason=f"{reason}.")
+        call += [f"--setenv={key}={value}" for key, value in variables.items()]
+        host.run(*call, *command, reason=f"{reason}.")
 
     def check(self) -> None:
         """Import the app in a process of its own, as its user and in its sandbox."""
@@ -513,7 +512,10 @@ class Deploy:
             host.hooks("after_live", name)
         except (StepError, probe.Unhealthy, OSError) as error:
             told = self.with_journal(error)
-            host.undo(f"step {host.step}: {error}")
+            try:
+                host.undo(f"step {host.step}: {error}")
+            except (StepError, OSError) as second:
+                raise StepError(f"{told} It could not be undone: {second}", told.log) from error
             raise told from error
         return result
 
@@ -537,7 +539,7 @@ class Deploy:
         over = host.stop_all_but(self.name, history.warm)
         built = {name: facts["built"] for name, facts in host.all().items()}
         # What is there without being whole is left from a build that was killed: none is running, this holds the lock.
-        unfinished = [entry.path for entry in os.scandir(host.releases) if entry.name not in built]
+        unfinished = [entry.path for entry in os.scandir(host.releases) if entry.is_dir() and entry.name not in built]
         result["pruned"] = history.prunable(self.name, built, params["keep"])
         for release in result["pruned"]:
             # First of all, or what is left when this is killed counts as whole.
@@ -552,6 +554,8 @@ class Deploy:
 
 
 SIDES = {"before": "live", "after": "new"}
+# As many characters a secret has at least; a shorter line would be found in everything.
+SECRET_LENGTH = 8
 
 
 def undo_unconfirmed(app: str, root: str) -> None:
@@ -581,7 +585,7 @@ def main() -> None:
             "token": {"type": "str", "default": "", "no_log": True},
             "needs": {"type": "list", "elements": "str", "default": []},
             "requirements": {"type": "list", "elements": "str", "default": []},
-            "fetched": {"type": "dict", "default": {}},
+            "fetched": {"type": "dict"},
             "archive": {"type": "path"},
             "files": {"type": "dict", "default": {}},
             "environment": {"type": "dict", "default": {}},
@@ -613,7 +617,9 @@ def main() -> None:
     try:
         module.exit_json(**guarded(deploy, getattr(deploy, state), state))
     except (StepError, NoTargetError, lock.Held, lock.Lost, OSError) as error:
-        module.no_log_values.update(host.secrets(deploy.name))
+        # Line by line: a journal has no longer texts.
+        secret = [*host.secrets(deploy.name), *map(str, module.params["secrets"].values())]
+        module.no_log_values.update(line for text in secret for line in text.splitlines() if len(line) >= SECRET_LENGTH)
         live = host.live()
         stays = f"{live} is live." if live else "No release is live."
         release = f"Release {deploy.name} of {host.app}" if deploy.name else host.app

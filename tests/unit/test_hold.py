@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,10 @@ import pytest
 from ansible_collections.slipway.wsgi.plugins.plugin_utils import hold
 
 PASSWORD = "a canary"
+
+
+# Seconds after which what has not come counts as missing, on a machine that has much else to do.
+PATIENCE = 15.0
 
 
 class Become:
@@ -121,11 +126,14 @@ def test_beats_come_after_the_task_has_ended_and_end_with_ansible_playbook(
     fifo: Path, heard: Heard, playbook: Start
 ) -> None:
     running = playbook(lambda: hold.keep_alive(connection(), str(fifo)))
-    assert heard(0) == hold.BEAT * 2
-    assert heard(2 * hold.BEAT_SECONDS) == hold.BEAT
+    said = b""
+    while len(said) < 3:  # two at once, and one that is due after the task has ended
+        said += heard(PATIENCE)
     running.kill()
-    assert heard(1) == hold.END
-    assert heard(1) == b""
+    while more := heard(PATIENCE):
+        said += more
+    assert set(said[:-1]) == set(hold.BEAT)
+    assert said[-1:] == hold.END
 
 
 def test_without_pidfd_the_end_is_seen_by_looking(
@@ -134,8 +142,9 @@ def test_without_pidfd_the_end_is_seen_by_looking(
     monkeypatch.delattr(os, "pidfd_open")
     running = playbook(lambda: hold.keep_alive(connection(), str(fifo)))
     running.kill(look=True)
-    while heard(2 * hold.LOOK_SECONDS):
-        pass
+    deadline = time.monotonic() + PATIENCE
+    while heard(PATIENCE):
+        assert time.monotonic() < deadline
 
 
 def test_the_password_is_said_when_asked_for_and_does_not_get_to_the_fifo(
@@ -145,7 +154,7 @@ def test_the_password_is_said_when_asked_for_and_does_not_get_to_the_fifo(
         hold.keep_alive(connection(become=Become()), str(fifo))
 
     playbook(task)
-    assert set(heard(0)) == set(hold.BEAT)
+    assert set(heard(PATIENCE)) == set(hold.BEAT)
 
 
 def test_a_wrong_password_is_an_error_without_the_password(fifo: Path) -> None:

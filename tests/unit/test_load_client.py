@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "load"))
 import client
 import picture
+import pytest
 
 GOOD = client.Record("new", 100.0, 100.0, 0.01, 200, "a", "")
 

@@ -64,7 +64,9 @@ def test_a_scenario_without_hosts_is_red(playbook: str) -> None:
     assert "nothing was tested" in result.stdout
 
 
-@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml", "playbooks/rollback.yml", "playbooks/status.yml"])
+@pytest.mark.parametrize(
+    "playbook", ["site.yml", "playbooks/deploy.yml", "playbooks/rollback.yml", "playbooks/status.yml"]
+)
 def test_an_inventory_without_hosts_is_red(playbook: str) -> None:
     """What Ansible says in a warning only is an error here: nothing would have been deployed."""
     result = play("-i", "localhost,", playbook)

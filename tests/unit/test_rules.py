@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
 from ansible_collections.slipway.wsgi.plugins.module_utils import rules
 
 GOOD: dict[str, list[Any]] = {
@@ -46,7 +42,7 @@ GOOD: dict[str, list[Any]] = {
     "release": ["0123456789ab"],
     "variable": ["DATABASE_URL", "_x", "a1"],
     "value": ["a\nb", "$x", 5, 0.5, True],
-    "secret": ["12345678", "with \"quotes\" and\nlines"],
+    "secret": ["12345678", 'with "quotes" and\nlines'],
 }
 BREAKS = [
     "",

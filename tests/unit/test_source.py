@@ -26,8 +26,6 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
 from ansible_collections.slipway.wsgi.plugins.module_utils import source
 
 UNUSUAL = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from ansible_collections.slipway.wsgi.plugins.module_utils import rules
 
 import docs
