@@ -39,11 +39,12 @@ unit: bootstrap ## Run the tests that need no host.
 	cd app && python -m pytest -q
 	python -m pytest -q tests/unit
 
-molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13.
-	@rm -f .slipway/failures.log
+molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13; what they measured is in .slipway/figures.md.
+	@rm -f .slipway/failures.log .slipway/figures.md
 	molecule test --all || { cat .slipway/failures.log; exit 1; }
+	@cat .slipway/figures.md
 
-test-load: bootstrap ## Deploy under load, on hosts of its own (DEPLOYS=20 of them); the pictures are in .slipway/load.
+test-load: bootstrap ## Deploy and roll back under load, on hosts of its own (DEPLOYS=20); the pictures are in .slipway/load.
 	python tools/hosts.py create --state $(LOAD) debian12=debian12 debian13=debian13
 	ansible-playbook -i tests/load/inventory site.yml
 	python -m pytest -q tests/load --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \

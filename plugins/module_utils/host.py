@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import History
@@ -105,6 +105,10 @@ class Host:
         names = sorted(filter(self.whole, entries))
         return {name: json.loads(read(self.path(name, "release.json"))) for name in names}
 
+    def unfinished(self) -> list[str]:
+        """Return the directories of releases that were not built, or not removed, to their end."""
+        return [entry.path for entry in os.scandir(self.releases) if entry.is_dir() and not self.whole(entry.name)]
+
     def plan(self, name: str) -> dict[str, Any]:
         """Return how a release is judged and what is run for it, as it was given when it was built."""
         text = read(self.path(name, "etc", "plan.json"))
@@ -152,18 +156,18 @@ class Host:
             and not history.pending
             and {self.release_of(unit) for unit in self.installed()} == wanted
             and self.ready(name)
-            and set(os.listdir(self.releases)) == set(self.all())
+            and not self.unfinished()
         )
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
-    def run(self, *command: str, environment: Mapping[str, str] | None = None, reason: str = "") -> str:
+    def run(self, *command: str, reason: str = "") -> str:
         """Run a command and return its output.
 
         Raises:
             StepError: it failed; with the last lines of what it said.
         """
-        done = self._call(command, environment)
+        done = self._call(command)
         if done.returncode:
             said = f"`{' '.join(command[:3])}` ended with exit code {done.returncode}."
             raise StepError(reason or said, done.stderr or done.stdout)
@@ -174,9 +178,9 @@ class Host:
         return self._call(command).returncode == 0
 
     @staticmethod
-    def _call(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env={**os.environ, "LC_ALL": "C", **(environment or {})}, stdin=subprocess.DEVNULL,
+            command, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
 

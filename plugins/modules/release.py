@@ -275,6 +275,8 @@ class Deploy:
     def locked(self) -> Result:
         """Take the lock, and settle what a run that was killed with its host left."""
         host = self.host
+        # Before the role writes the link.
+        self.claim_link()
         host.step = "lock"
         if self.module.check_mode:
             return {"changed": False}
@@ -297,7 +299,6 @@ class Deploy:
     def built(self) -> Result:
         """Make the release, if it is not there."""
         host, name = self.host, self.name
-        self.claim_link()
         if host.whole(name):
             return self.told(settled=host.settled(name), back=False)
         result = self.told(changed=True, settled=False, back=False, diff=self.difference())
@@ -336,11 +337,11 @@ class Deploy:
         host.run("tar", "-xzf", params["archive"], "--no-same-owner", "-C", host.path(name, "app"))
         for file, text in self.files().items():
             write(host.path(name, "etc", file), text)
-        # Only root reads these: systemd gives them to the app.
-        for file in ("environment", "secrets"):
-            os.umask(0o077)
-            write(host.path(name, "etc", file), quoted(params[file]))
-            os.umask(0o022)
+        # Only root reads these: systemd gives them to the app, and to the build.
+        os.umask(0o077)
+        for file, kind in (("environment", "environment"), ("secrets", "secrets"), ("build", "build_environment")):
+            write(host.path(name, "etc", file), quoted(params[kind]))
+        os.umask(0o022)
         os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
 
     def files(self) -> dict[str, str]:
@@ -364,6 +365,7 @@ class Deploy:
         if "requirements.txt" in params["files"]:
             command = dependencies.install(uv, venv, host.path(name, "etc", "requirements.txt"))
             self.as_user(*command, reason="uv could not install the app server")
+        os.unlink(host.path(name, "etc", "build"))
         if params["plan"]["hooks"].get("after_build"):
             host.step = "after_build"
             host.run("chown", "-R", "-h", f"{params['user']}:", app)
@@ -538,8 +540,8 @@ class Deploy:
         host.remember(history)
         over = host.stop_all_but(self.name, history.warm)
         built = {name: facts["built"] for name, facts in host.all().items()}
-        # What is there without being whole is left from a build that was killed: none is running, this holds the lock.
-        unfinished = [entry.path for entry in os.scandir(host.releases) if entry.is_dir() and entry.name not in built]
+        # Left from a run that was killed: none is running, this holds the lock.
+        unfinished = host.unfinished()
         result["pruned"] = history.prunable(self.name, built, params["keep"])
         for release in result["pruned"]:
             # First of all, or what is left when this is killed counts as whole.
@@ -617,8 +619,9 @@ def main() -> None:
     try:
         module.exit_json(**guarded(deploy, getattr(deploy, state), state))
     except (StepError, NoTargetError, lock.Held, lock.Lost, OSError) as error:
-        # Line by line: a journal has no longer texts.
+        # Line by line, as a journal has no longer texts; and as it looks where an error shows it as a literal.
         secret = [*host.secrets(deploy.name), *map(str, module.params["secrets"].values())]
+        secret += [literal(text)[1:-1] for text in secret for literal in (repr, json.dumps)]
         module.no_log_values.update(line for text in secret for line in text.splitlines() if len(line) >= SECRET_LENGTH)
         live = host.live()
         stays = f"{live} is live." if live else "No release is live."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ class Machine:
         base: an empty directory.
         real: whether commands that are not systemd's are run; without, they succeed and do nothing.
         calls: the commands that were run, also those that failed.
-        variables: the environment variables that were given to each of them.
         fails: {words of a command: its answer}, for what fails.
         queue: what `ss` answers, look by look; nothing once it is used up.
         watch: called with each command before it is run.
@@ -51,7 +50,6 @@ class Machine:
     base: Path
     real: bool = True
     calls: list[list[str]] = field(default_factory=list)
-    variables: list[dict[str, str]] = field(default_factory=list)
     fails: dict[tuple[str, ...], Answer] = field(default_factory=dict)
     queue: list[str] = field(default_factory=list)
     watch: Callable[[list[str]], object] = len
@@ -123,15 +121,14 @@ class Machine:
         self.mark("active", sorted(self.marked("active")), on=False)
         self.mark("active", sorted(self.marked("enabled") & set(os.listdir(self.units))))
 
-    def call(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
+    def call(self, command: Sequence[str]) -> Any:
         """Answer a command, as Host._call does."""
         self.calls.append(list(command))
-        self.variables.append(dict(environment or {}))
         self.watch(list(command))
-        code, output, error = self._answer(list(command), dict(environment or {}))
+        code, output, error = self._answer(list(command))
         return subprocess.CompletedProcess(command, code, output, error)
 
-    def _answer(self, command: list[str], environment: dict[str, str]) -> Answer:
+    def _answer(self, command: list[str]) -> Answer:
         for words, answer in self.fails.items():
             if set(words) <= set(command):
                 return answer
@@ -141,10 +138,10 @@ class Machine:
             return 0, self.queue.pop(0) if self.queue else "", ""
         if command[0] in {"chown", "journalctl"} or not self.real:
             return 0, "", ""
-        where = None
+        where, environment = None, {}
         if command[0] == "systemd-run":
             sets = [word.partition("=")[2] for word in command if word.startswith("--setenv=")]
-            environment = {key: value or environment[key] for key, _, value in (word.partition("=") for word in sets)}
+            environment = {key: value for key, _, value in (word.partition("=") for word in sets)}
             environment["UV_CACHE_DIR"] = str(self.base / "cache")
             where = next(word.rpartition("=")[2] for word in command if word.startswith("--property=WorkingDirectory="))
             while command[0] == "systemd-run" or command[0].startswith("--"):

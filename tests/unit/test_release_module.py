@@ -293,16 +293,27 @@ def test_locks_are_installed_one_by_one_and_only_with_hashes(machine: Shop, arch
 
 
 def test_secrets_of_a_build_are_not_shown(machine: Shop, archive: Path) -> None:
-    """The index's password is in no command line, which everybody on the host can read, and in no message."""
-    index = f"https://user:{SECRET}@index.example.org/simple"
-    machine.fails["pip",] = (2, "", f"error: could not reach {index}/flask\n")
+    """The index's password is in no command line, no property of a unit, which all on the host can read, no message."""
+    read: list[str] = []
+    given = f"--property=EnvironmentFile={machine.path(NEW)}/etc/build"
+
+    def watch(call: list[str]) -> None:
+        if given in call:
+            read.append(given.partition("=")[2].partition("=")[2])
+            assert Path(read[-1]).stat().st_mode & 0o777 == 0o600
+            assert SECRET in Path(read[-1]).read_text()
+
+    machine.watch = watch
+    machine.fails["pip",] = (2, "", f"error: could not reach https://user:{SECRET}@index.example.org/simple/flask\n")
     told = machine.run("built", **build(machine, archive=str(archive)))
     assert told["failed"]
     assert SECRET not in json.dumps(told)
     assert "could not reach" in told["msg"]
-    assert "--setenv=UV_DEFAULT_INDEX" in machine.calls[-1]
-    assert machine.variables[-1] == {"UV_DEFAULT_INDEX": index}
+    assert read
     assert SECRET not in str(machine.calls)
+    machine.fails.clear()
+    assert "failed" not in machine.run("built", **build(machine, archive=str(archive)))
+    assert not Path(read[-1]).exists(), "a release does not keep it"
 
 
 @pytest.mark.parametrize(
@@ -434,7 +445,7 @@ def test_a_new_release_shows_how_its_files_differ(machine: Shop) -> None:
 
 @pytest.mark.parametrize("kind", ["other app", "file", "own", "none"])
 def test_the_link_of_another_app_is_left_alone(machine: Shop, tmp_path: Path, kind: str) -> None:
-    """Its visitors would be served by this app: that is refused, before anything is built."""
+    """Its visitors would be served by this app: that is refused, before anything is changed."""
     link = tmp_path / "uwsgi.sock"
     if kind == "other app":
         link.symlink_to("/srv/other/live/uwsgi.sock")
@@ -442,13 +453,13 @@ def test_the_link_of_another_app_is_left_alone(machine: Shop, tmp_path: Path, ki
         link.touch()
     elif kind == "own":
         link.symlink_to(machine.link / "uwsgi.sock")
-    told = machine.run("built", **build(machine, link=str(link)))
+    told = machine.run("locked", link=str(link))
     if kind in {"own", "none"}:
-        assert told["needs_archive"] is True
+        assert told["fifo"]
         return
     owner = "/srv/other/live/uwsgi.sock" if kind == "other app" else "something that Slipway did not make"
     reason = f"{link} belongs to another app ({owner}). Give this one an app_link of its own."
-    assert message(told)[0] == f"Release {NEW} of {APP}, step check: {reason}"
+    assert message(told)[0] == f"{APP}, step check: {reason}"
 
 
 # -- chosen, migrated -------------------------------------------------------------------------------------------------

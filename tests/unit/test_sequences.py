@@ -238,7 +238,7 @@ class Scripted(Machine):
     # The step that is being done; in a file as well, for who comes after a kill.
     phase: str = ""
 
-    def _answer(self, command: list[str], environment: dict[str, str]) -> Answer:
+    def _answer(self, command: list[str]) -> Answer:
         """Do what tar and uv do, as far as it matters here, and fail where the run is to fail."""
         if command[0] == "tar":
             app = Path(command[-1])
@@ -255,7 +255,7 @@ class Scripted(Machine):
         }
         if fails.get(self.fails_at, "-") in command:
             return 1, "", "broken\n"
-        return super()._answer(command, environment)
+        return super()._answer(command)
 
     def become_the_host(self, patch: pytest.MonkeyPatch) -> None:
         """Let the time and the probes be the test's as well."""

@@ -24,7 +24,7 @@ from testinfra.host import Host
         ({"nginx_worker_proceses": 2}, "did you mean nginx_worker_processes?"),
         ({"uwsgi_options": {"lazy-apps": True}}, "the release would count as started before the app is imported"),
         ({"uwsgi_options": {"stats": "a\nvacuum = true"}}, "uwsgi_options['stats'] is 'a\\nvacuum = true'"),
-        ({"release_source": "app"}, "release_source is 'app'. Accepted: the absolute path of a directory"),
+        ({"release_source": "app"}, "release_source is app: a directory has to be given by its absolute path."),
         ({"release_requirements": ["missing.txt"]}, "missing.txt is not there, but the release needs it."),
         ({"release_module": "a", "release_wsgi_file": "routes.py"}, "Accepted: one of them, or none."),
         ({"app_static": {"/static/": "statik"}}, "statik is not there, but the release needs it."),
@@ -52,6 +52,7 @@ def test_a_host_goes_through_the_proxy(
         inputs = {
             "proxy_url": f"http://{gateway}:{server.server_address[1]}",
             "release_source": f"{ROOT}/tests/apps/bottle",
+            "release_health_path": "/hello",
             "app_static": {},
         }
         run = playbook("site.yml", "--limit", name, "-e", json.dumps(inputs))

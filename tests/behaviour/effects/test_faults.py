@@ -1,0 +1,171 @@
+"""What crashes comes back by itself, and takes no more requests with it than it had in its hands."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import client
+import pytest
+from conftest import APP, ROOT, Run, Site, live_release, main_pid
+from testinfra.host import Host
+from traffic import publish, traffic
+
+HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
+RATE = 80.0  # requests per second
+AROUND = 1.5  # seconds of load before a fault, and after all is well again
+WORKERS = 3
+HARAKIRI = 2  # seconds that a request may take
+COLUMNS = ("host", "fault", "lost / requests", "seconds from the fault to the last loss")
+INPUTS = {
+    "release_source": f"{ROOT}/tests/apps/slow", "release_requirements": [], "app_static": {},
+    "uwsgi_processes": WORKERS, "uwsgi_harakiri": HARAKIRI,
+}  # fmt: skip
+
+
+@dataclass
+class Victim:
+    """A host, and what its visitors met; `rows` is the table of all faults."""
+
+    name: str
+    host: Host
+    site: Site
+    directory: Path
+    rows: list[tuple[str, ...]]
+    at: float = 0.0
+    lost: list[client.Record] = field(default_factory=list)
+
+    @property
+    def unit(self) -> str:
+        """The service of the live release."""
+        return f"{APP}@{live_release(self.host)}.service"
+
+    def kill(self, process: str) -> None:
+        """Kill the process whose id a shell command prints, and note when."""
+        self.at = float(self.host.check_output(f"process=$({process}) && date +%s.%N && kill -9 $process"))
+
+    def kill_busiest(self, unit: str) -> None:
+        """Kill that worker of a unit which has most files open, connections among them."""
+        workers = (
+            f"for worker in $(pgrep -P {main_pid(self.host, unit)}); do echo $(ls /proc/$worker/fd | wc -l) $worker"
+        )
+        self.kill(f"{workers}; done | sort -n | tail -n 1 | cut -d ' ' -f 2")
+
+    def suffer(self, fault: str, cause: Callable[[], None], rate: float = RATE) -> None:
+        """Cause a fault under load, and note which requests were lost by it."""
+        with traffic({self.name: self.site.port}, self.directory, rate) as files:
+            time.sleep(AROUND)
+            cause()
+            self.site.until("/", lambda answer: answer.status == 200)
+            time.sleep(AROUND)
+        records = client.read(files[self.name])
+        self.lost = [record for record in records if record.fault]
+        last = max((record.scheduled + record.latency - self.at for record in self.lost), default=0.0)
+        self.rows.append((self.name, fault, f"{len(self.lost)} / {len(records)}", f"{last:.2f}"))
+        assert len(records) > rate * 2 * AROUND * 0.9
+        assert [record for record in self.lost if record.sent < self.at - client.SLOW_SECONDS - AROUND] == []
+
+
+@pytest.fixture(scope="module")
+def rows(lesson: dict[str, str], playbook: Callable[..., Run]) -> Iterator[list[tuple[str, ...]]]:
+    """Put the app for load on all hosts; publish the table when all faults are over."""
+    assert lesson
+    run = playbook("playbooks/deploy.yml", **INPUTS)
+    assert run.code == 0, run.output
+    table: list[tuple[str, ...]] = []
+    yield table
+    publish(f"Faults, at {RATE:.0f} requests/s to {WORKERS} workers", COLUMNS, table)
+
+
+@pytest.fixture
+def victim(
+    rows: list[tuple[str, ...]], hosts: dict[str, Host], sites: dict[str, Site], tmp_path: Path, name: str
+) -> Victim:
+    """Give the host of a test."""
+    return Victim(name, hosts[name], sites[name], tmp_path, rows)
+
+
+def children(host: Host, unit: str) -> list[int]:
+    """Return the workers of a unit's main process."""
+    return [int(process) for process in host.check_output(f"pgrep -P {main_pid(host, unit)}").split()]
+
+
+@HOSTS
+def test_a_worker_of_uwsgi(victim: Victim) -> None:
+    """Nothing is lost but the one request that it was answering; the master puts another in its place."""
+    before = children(victim.host, victim.unit)
+    victim.suffer("kill -9 of the busiest worker of uWSGI", lambda: victim.kill_busiest(victim.unit))
+    after = children(victim.host, victim.unit)
+    assert len(after) == WORKERS
+    assert len(set(after) & set(before)) == WORKERS - 1
+    assert len(victim.lost) <= 1
+
+
+@HOSTS
+def test_the_master_of_uwsgi(victim: Victim) -> None:
+    """Nothing is lost but what its workers were answering: what waits in the socket's queue is served by the next."""
+    before = main_pid(victim.host, victim.unit)
+    victim.suffer("kill -9 of the master of uWSGI", lambda: victim.kill(f"echo {before}"))
+    assert main_pid(victim.host, victim.unit) not in (0, before)
+    assert len(victim.lost) <= WORKERS
+
+
+@HOSTS
+def test_a_worker_of_nginx(victim: Victim) -> None:
+    """Nothing is lost but what it had: idle connections of clients, and requests in flight."""
+    before = children(victim.host, "nginx")
+    victim.suffer("kill -9 of the busiest worker of nginx", lambda: victim.kill_busiest("nginx"))
+    after = children(victim.host, "nginx")
+    assert len(after) == len(before)
+    assert len(set(after) & set(before)) == len(before) - 1
+    assert len(victim.lost) <= client.POOL + WORKERS
+
+
+@HOSTS
+def test_the_master_of_nginx(victim: Victim) -> None:
+    """It is back within two seconds."""
+    before = main_pid(victim.host, "nginx")
+    victim.suffer("kill -9 of the master of nginx", lambda: victim.kill(f"echo {before}"))
+    assert main_pid(victim.host, "nginx") not in (0, before)
+    assert [record for record in victim.lost if record.sent > victim.at + 2] == []
+
+
+@HOSTS
+def test_a_stuck_worker(victim: Victim) -> None:
+    """A request that does not end is ended by uWSGI after a while; until then the other workers serve all others."""
+    answers: list[int] = []
+    stuck = threading.Thread(target=lambda: answers.append(victim.site.get("/?sleep=600").status))
+
+    def cause() -> None:
+        victim.at = time.time()
+        stuck.start()
+        stuck.join()
+
+    victim.suffer(f"a request that does not end, ended after {HARAKIRI} s", cause)
+    assert answers == [502]
+    assert victim.lost == []
+
+
+@HOSTS
+def test_a_restart_of_the_host(victim: Victim, pytestconfig: pytest.Config) -> None:
+    """All is back without Ansible: the same release, and nothing is lost once systemd says that it is up."""
+    before, state = live_release(victim.host), pytestconfig.getoption("--state")
+    up: list[float] = []
+
+    def cause() -> None:
+        victim.at = time.time()
+        command = [sys.executable, str(ROOT / "tools" / "hosts.py"), "restart", "--state", str(state), victim.name]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        up.append(time.time())
+
+    # At the full rate it is the client that would be tested: each request waits for seconds.
+    victim.suffer("restart of the host", cause, rate=20)
+    assert live_release(victim.host) == before
+    assert victim.site.get("/").json()["release"] == before
+    assert victim.lost, "the host was not away"
+    assert [record for record in victim.lost if record.sent > up[0]] == []
