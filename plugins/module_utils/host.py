@@ -267,7 +267,7 @@ class Host:
             self.run("systemctl", "enable", "--quiet", "--no-reload", *units)
         except (StepError, OSError):
             if name != self.live():
-                self.stop(name)
+                self.stop(name, visited=False)
             raise
 
     def journal(self, name: str) -> str:
@@ -342,8 +342,13 @@ class Host:
         if left:
             self.warn(f"Release {name} is stopped with {left} connections waiting for it: it did not answer them.")
 
-    def stop(self, name: str) -> None:
-        """Stop a release gracefully, and forget those of its units that are installed."""
+    def stop(self, name: str, visited: bool = True) -> None:
+        """Stop a release, and forget those of its units that are installed.
+
+        Args:
+            name: the release.
+            visited: whether it may have visitors, who get their answers first. Else nothing that hangs is waited for.
+        """
         history = self.history()
         if history.warm == name:
             history.warm = ""
@@ -352,7 +357,11 @@ class Host:
         if not units:
             return
         self.run("systemctl", "disable", "--quiet", "--no-reload", *units)
-        self.drain(name)
+        if visited:
+            self.drain(name)
+        else:
+            self.run("systemctl", "stop", "--no-block", *units)
+            self.succeeds("systemctl", "kill", "--signal=SIGKILL", *units)
         self.run("systemctl", "stop", *units)
         # There is nothing to reset where nothing had failed, which is an error to systemctl.
         self.succeeds("systemctl", "reset-failed", *units)

@@ -474,7 +474,7 @@ class Deploy:
         except (StepError, probe.Unhealthy, OSError) as error:
             told = self.with_journal(error)
             if name != host.live():
-                host.stop(name)
+                host.stop(name, visited=False)
             raise told from error
         return self.told(changed=not up)
 

@@ -138,7 +138,9 @@ def test_a_lost_connection_takes_the_switch_back(
     gate = Gate(hosts)
     before = footprints(hosts)
     with visited(sites) as visitors:
-        running = play("playbooks/deploy.yml", **SWITCHABLE, release_hooks={"after_live": [gate.hook]})
+        running = play(
+            "playbooks/deploy.yml", **SWITCHABLE, release_hooks={"after_live": [gate.hook]}, release_command_timeout=120
+        )
         gate.await_hooks()
         assert all(host.check_output(f"readlink /srv/{APP}/live") != before[name][0] for name, host in hosts.items())
         with contextlib.suppress(RuntimeError):  # that connection is cut as well

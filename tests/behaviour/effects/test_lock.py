@@ -22,7 +22,12 @@ def test_the_second_is_refused_and_a_killed_one_is_in_nobodys_way(
     before = footprints(hosts)
     with visited(sites) as visitors:
         began = time.gmtime()
-        first = play("playbooks/deploy.yml", **SWITCHABLE, release_hooks={"before_live": [gate.hook]})
+        first = play(
+            "playbooks/deploy.yml",
+            **SWITCHABLE,
+            release_hooks={"before_live": [gate.hook]},
+            release_command_timeout=120,
+        )
         gate.await_hooks()
 
         asked = time.monotonic()
