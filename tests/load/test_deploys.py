@@ -323,7 +323,7 @@ def test_what_waits_for_the_old_release_is_served(
 # -- the proof of the proof: without a mechanism the tests above find what it is there for -----------------------------
 
 # What a deploy is without it: a file, a text that is in it once, and what stands there instead.
-DRAIN = ("plugins/module_utils/host.py", "        self.drain(name)\n", "")
+DRAIN = ("plugins/module_utils/host.py", "            self.drain(name)\n", "            pass\n")
 RENAME = (
     "plugins/module_utils/host.py",
     "        os.rename(new, self.link)\n",

@@ -280,3 +280,11 @@ def test_a_holder_that_cannot_start_is_an_error(deploy: Deploy, monkeypatch: pyt
         deploy.hold()
     monkeypatch.undo()
     deploy.connect(deploy.hold(patience=0))
+
+
+def test_without_flock_the_test_of_the_second_run_is_red(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof of the proof: with the lock taken out the second run is let in, and the test says so."""
+    monkeypatch.setattr(lock, "_take", lambda *_: True)
+    monkeypatch.setattr(lock, "FIRST_SECONDS", 0.1)  # nobody speaks to the second holder
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_a_second_run_is_refused_in_words(deploy)

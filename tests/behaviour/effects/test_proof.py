@@ -28,6 +28,7 @@ class Without:
     test: str
 
 
+# The drain is taken out by tests/load, as it takes more requests than workers to miss it; the lock by tests/unit.
 WITHOUT = {
     "gate": Without(
         "plugins/modules/release.py",
@@ -42,9 +43,9 @@ WITHOUT = {
         "test_gate.py::test_a_good_release_goes_live_straight_after",
     ),
     "undo": Without(
-        "plugins/modules/release.py",
-        '            host.undo(f"step {host.step}: {error}")\n',
-        "",
+        "plugins/module_utils/host.py",
+        "            self.switch(previous)\n",
+        "            pass\n",
         "test_gate.py::test_a_broken_release_meets_no_visitor[fails after it went live]",
     ),
 }
@@ -83,4 +84,4 @@ def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, copy: 
         cwd=copy, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
-    assert f"FAILED {test} - " in run.stdout, run.stdout
+    assert f"FAILED {test}" in run.stdout, run.stdout
