@@ -151,7 +151,7 @@ class Operator:
         run = self.playbook("playbooks/deploy.yml" if kind == "deploy" else "playbooks/rollback.yml", "-v", **inputs)
         end = time.time()
         assert run.code == 0, run.output
-        shown = re.findall(r"^changed: \[(\w+)\] => *(?:\n +.*)*?\n +milliseconds: ([\d.]+)$", run.output, re.MULTILINE)
+        shown = re.findall(r"^changed: \[(\w+)\] => *(?:\n .*)*?\n +milliseconds: ([\d.]+)$", run.output, re.MULTILINE)
         switches = {name: switched(host) for name, host in self.hosts.items()}
         # The step before kept what it left, if that was of the same turn.
         warm = kind != "deploy" and keeps
