@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -39,6 +40,24 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed and (ROOT / ".slipway").is_dir():
         with (ROOT / ".slipway" / "failures.log").open("a") as log:
             log.write(f"\n{report.nodeid} ({report.when})\n{report.longreprtext[-4000:]}\n")
+
+
+def copy_without(directory: Path, file: str, text: str, instead: str) -> Path:
+    """Return a copy of the project from which a mechanism was taken out, for the proof that its test misses it.
+
+    Args:
+        directory: where the copy is made.
+        file: where the mechanism is, relative to the project.
+        text: what is the mechanism, in there once.
+        instead: what stands in its place.
+    """
+    project = directory / "project"
+    shutil.copytree(ROOT, project, symlinks=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    (project / ".slipway").mkdir()
+    whole = (project / file).read_text()
+    assert whole.count(text) == 1
+    (project / file).write_text(whole.replace(text, instead))
+    return project
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ansible_collections.slipway.wsgi.plugins.module_utils import probe
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import History
 from ansible_collections.slipway.wsgi.plugins.module_utils.releases import sandbox, timespan, unquoted
 
@@ -233,16 +234,29 @@ class Host:
             raise StepError(f"{reason} ended with exit code {done.returncode}.", done.stdout + done.stderr)
         return done.stdout
 
+    def shell(self, name: str, what: str, command: str, writable: str = "") -> None:
+        """Run a command line of the user's as the app would be run.
+
+        Args:
+            name: the release.
+            what: what it is, such as "migration", for the error.
+            command: as a shell reads it.
+            writable: a directory of the release that it may write to, "" for none.
+
+        Raises:
+            StepError: it failed, or took too long.
+        """
+        seconds = self.plan(name)["command_timeout"]
+        self.run_in(name, ["/bin/sh", "-c", command], seconds, f"the {what} `{command}`", writable)
+
     def hooks(self, point: str, name: str, writable: str = "") -> None:
         """Run the user's commands for a point of the deploy, one after the other.
 
         Raises:
             StepError: one of them failed.
         """
-        plan = self.plan(name)
-        for command in plan["hooks"].get(point, []):
-            shell = ["/bin/sh", "-c", command]
-            self.run_in(name, shell, plan["command_timeout"], f"the {point} hook `{command}`", writable)
+        for command in self.plan(name)["hooks"].get(point, []):
+            self.shell(name, f"{point} hook", command, writable)
 
     # -- up and down --------------------------------------------------------------------------------------------------
 
@@ -307,12 +321,6 @@ class Host:
         self.stop(name)
         return str(name)
 
-    def waiting(self, name: str) -> int:
-        """Return how many connections wait in the queue of a release's socket for a worker to accept them."""
-        # State, Recv-Q and the rest, for the one socket of this path; no line when it does not listen.
-        line = self.run("ss", "--unix", "--listening", "--numeric", "--no-header", "src", self.socket(name)).split()
-        return int(line[2]) if line else 0
-
     def drain(self, name: str) -> None:
         """Stop the service of a release that is no longer live once nothing waits for it; its socket goes on listening.
 
@@ -329,16 +337,16 @@ class Host:
         patience = timespan(self.run("systemctl", "show", "--value", "--property=TimeoutStopUSec", service))
         deadline, empty = time.monotonic() + patience, 0
         while time.monotonic() < deadline and self.succeeds("systemctl", "is-active", "--quiet", service):
-            empty = 0 if self.waiting(name) else empty + 1
+            empty = 0 if probe.waiting(self.socket(name)) else empty + 1
             if empty < LOOKS:
                 time.sleep(LOOK_SECONDS)
                 continue
             self.run("systemctl", "stop", service)
-            if self.waiting(name):
+            if probe.waiting(self.socket(name)):
                 # systemd starts it for them by itself, as the socket is its trigger; this waits until it is up.
                 self.succeeds("systemctl", "start", service)
                 empty = 0
-        left = self.waiting(name)
+        left = probe.waiting(self.socket(name))
         if left:
             self.warn(f"Release {name} is stopped with {left} connections waiting for it: it did not answer them.")
 

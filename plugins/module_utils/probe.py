@@ -248,7 +248,7 @@ def _ask_all(socket_path: str, health: Health, count: int, asked: list[_Answer])
             answer.end(f"could not be reached at {socket_path} ({error.strerror})")
             continue
         answer.send(packet[:-1])
-    while _waiting(socket_path) and time.monotonic() < deadline:
+    while waiting(socket_path) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     for answer in asked:
         if not answer.ended:
@@ -277,8 +277,11 @@ def _allow_files(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits), most))
 
 
-def _waiting(socket_path: str) -> int:
-    """Return how many connections to a listening socket nobody has accepted yet; 0 if it does not listen.
+def waiting(socket_path: str) -> int:
+    """Return how many connections to a listening unix socket nobody has accepted yet; 0 if it does not listen.
+
+    Args:
+        socket_path: the path that it is bound to.
 
     Raises:
         OSError: that cannot be seen.

@@ -17,6 +17,9 @@ SPANS = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "w": 
 # Settings of [Service] that are about the service and not about how a process of it runs.
 OF_THE_SERVICE = ("Type=", "Exec", "Restart", "Timeout", "Kill", "Final", "Sockets=", "NotifyAccess=", "Watchdog")
 
+# As many characters a secret has at least: it is kept out of messages by its text, and a shorter one is in everything.
+SECRET_LENGTH = 8
+
 # What has to be escaped between double quotes in an EnvironmentFile=, and by what.
 ESCAPED, SLASHED = re.compile(r'(["\\\\$`])'), r"\\\1"
 

@@ -27,6 +27,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+from ansible_collections.slipway.wsgi.plugins.module_utils.releases import SECRET_LENGTH
 
 Rule = Mapping[str, Any]
 Option = Mapping[str, Any]
@@ -233,8 +234,7 @@ def _is_value(value: Any) -> str | None:
 
 
 def _is_secret(value: Any) -> str | None:
-    # Ansible keeps a secret out of its output by looking for its text: a short one would be found everywhere.
-    return "" if isinstance(value, str) and len(value) >= 8 and "\0" not in value else None
+    return "" if isinstance(value, str) and len(value) >= SECRET_LENGTH and "\0" not in value else None
 
 
 def _is_variable(value: Any) -> str | None:
@@ -300,7 +300,7 @@ FORMATS: dict[str, Format] = {
     "release": Format("the name of a release, 12 hexadecimal digits", _matches(r"[0-9a-f]{12}")),
     "variable": Format("letters, digits and underscores, no digit first, and not SLIPWAY_ first", _is_variable),
     "value": Format("a text, a number, true or false", _is_value),
-    "secret": Format("a text of at least 8 characters", _is_secret),
+    "secret": Format(f"a text of at least {SECRET_LENGTH} characters", _is_secret),
     "identifier": Format("letters, digits and underscores, no digit first", _matches(r"[A-Za-z_][A-Za-z0-9_]*")),
 }
 """Formats by name. All but one_line are free of what nginx, ini files and shells give a meaning; one_line

@@ -370,7 +370,9 @@ def fetch(wanted: Wanted, workspace: Path) -> Fetched:
     if not wanted.ref and not wanted.checksum:
         directory = Path(wanted.source)
         names = files(directory)
-        return Fetched(directory, names, digest(directory, names), describe(directory), _commit(directory))
+        short, commit = _commit(directory)
+        origin = f"{directory} at {short}" if short else str(directory)
+        return Fetched(directory, names, digest(directory, names), origin, commit)
     try:
         workspace.mkdir(parents=True, exist_ok=True)
         workspace = Path(tempfile.mkdtemp(prefix="source-", dir=workspace))
@@ -842,21 +844,17 @@ def _said(asked: subprocess.CompletedProcess[bytes]) -> str:
     return asked.stderr.decode(errors="replace").strip()
 
 
-def _commit(directory: Path, *form: str) -> str:
-    """Return the commit of a local work tree, or nothing.
-
-    Args:
-        directory: the source directory.
-        form: git's command to name it; the full id unless given.
-    """
+def _commit(directory: Path) -> tuple[str, str]:
+    """Return the commit of a local work tree, as `git describe` names it and by its full id; empty texts if none."""
     if _place(directory) != "tracked":
-        return ""
-    named = _git(directory, *(form or ("rev-parse", "--verify", "HEAD")))
-    if named.returncode:
-        return ""
+        return "", ""
+    named = [_git(directory, *form) for form in (("describe", "--always"), ("rev-parse", "--verify", "HEAD"))]
+    if any(one.returncode for one in named):
+        return "", ""
     # New files are part of the source as well.
     changed = _git(directory, "status", "--porcelain", "--untracked-files=all", "--", ".").stdout
-    return os.fsdecode(named.stdout).strip() + "-dirty" * bool(changed)
+    short, full = (os.fsdecode(one.stdout).strip() + "-dirty" * bool(changed) for one in named)
+    return short, full
 
 
 def digest(directory: Path, names: list[Path]) -> str:
@@ -913,9 +911,3 @@ def pack(directory: Path, names: list[Path], archive: Path) -> None:
     with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
         for name in names:
             tar.add(directory / name, arcname=str(name), recursive=False, filter=normal)
-
-
-def describe(directory: Path) -> str:
-    """Say in one line where a source comes from: its path, and its commit where it is in a git work tree."""
-    commit = _commit(directory, "describe", "--always")
-    return f"{directory} at {commit}" if commit else str(directory)

@@ -17,7 +17,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, lock, probe
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import NoTargetError
 from ansible_collections.slipway.wsgi.plugins.module_utils.host import Host, StepError, now, read, write
-from ansible_collections.slipway.wsgi.plugins.module_utils.releases import quoted
+from ansible_collections.slipway.wsgi.plugins.module_utils.releases import SECRET_LENGTH, quoted
 
 DOCUMENTATION = r"""
 module: release
@@ -449,11 +449,9 @@ class Deploy:
         host.step = "migrate"
         if self.module.check_mode and not host.whole(self.name):
             return self.told(changed=True)
-        plan = host.plan(self.name)
-        command = plan["migrate"]
+        command = host.plan(self.name)["migrate"]
         if command and not self.module.check_mode:
-            shell = ["/bin/sh", "-c", command]
-            host.run_in(self.name, shell, plan["command_timeout"], f"the migration `{command}`")
+            host.shell(self.name, "migration", command)
         return self.told(changed=bool(command))
 
     def started(self) -> Result:
@@ -556,8 +554,6 @@ class Deploy:
 
 
 SIDES = {"before": "live", "after": "new"}
-# As many characters a secret has at least; a shorter line would be found in everything.
-SECRET_LENGTH = 8
 
 
 def undo_unconfirmed(app: str, root: str) -> None:

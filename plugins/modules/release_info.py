@@ -74,9 +74,10 @@ def releases(host: Host) -> list[dict[str, str]]:
     previous = history.before(live, built)
 
     def state(name: str) -> str:
+        if name == previous == history.warm:
+            return "previous, warm"
         states = {live: "live", history.warm: "warm", previous: "previous"} | dict.fromkeys(history.bad, "bad")
-        words = ["previous, warm"] if name == previous == history.warm else [states.get(name, "")]
-        return words[0]
+        return states.get(name, "")
 
     found = [
         {

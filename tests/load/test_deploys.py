@@ -19,7 +19,7 @@ from pathlib import Path
 import client
 import picture
 import pytest
-from conftest import APP, ROOT, Run, Site, live_release
+from conftest import APP, ROOT, Run, Site, copy_without, live_release
 from testinfra.host import Host
 from traffic import faults, table, traffic
 
@@ -336,14 +336,9 @@ RENAME = (
 
 def deploy_without(mechanism: tuple[str, str, str], pytestconfig: pytest.Config, inputs: dict[str, object]) -> Run:
     """Deploy by a copy of the project from which a mechanism was taken out."""
-    file, text, instead = mechanism
     inventory = Path(pytestconfig.getoption("--scenario-inventory")).absolute()
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory) / "slipway"
-        shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests", "docs"))
-        whole = (copy / file).read_text()
-        assert whole.count(text) == 1
-        (copy / file).write_text(whole.replace(text, instead))
+        copy = copy_without(Path(directory), *mechanism)
         done = subprocess.run(
             ["ansible-playbook", "-i", inventory, "playbooks/deploy.yml", "-e", json.dumps(inputs)],
             cwd=copy, env={**os.environ, "ANSIBLE_CONFIG": str(copy / "ansible.cfg")}, stdin=subprocess.DEVNULL,

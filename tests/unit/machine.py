@@ -68,6 +68,7 @@ class Machine:
             patch.setattr(lock, name, getattr(Unlocked, name))
         for name in ("workers", "website"):
             patch.setattr(probe, name, lambda *_: None)
+        patch.setattr(probe, "waiting", self._waiting)
 
     @property
     def root(self) -> Path:
@@ -127,6 +128,11 @@ class Machine:
         self.watch(list(command))
         code, output, error = self._answer(list(command))
         return subprocess.CompletedProcess(command, code, output, error)
+
+    def _waiting(self, socket_path: str) -> int:
+        """Answer as probe.waiting does."""
+        line = self.call(["ss", socket_path]).stdout.split()
+        return int(line[2]) if line else 0
 
     def _answer(self, command: list[str]) -> Answer:
         for words, answer in self.fails.items():

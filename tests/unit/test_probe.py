@@ -155,7 +155,7 @@ def test_a_worker_that_accepts_late_is_waited_for(
     path: str, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(2, awake=False)
-    waiting = probe._waiting
+    waiting = probe.waiting
 
     def wake(socket_path: str) -> int:
         number = waiting(socket_path)
@@ -163,7 +163,7 @@ def test_a_worker_that_accepts_late_is_waited_for(
             server.awake.set()
         return number
 
-    monkeypatch.setattr(probe, "_waiting", wake)
+    monkeypatch.setattr(probe, "waiting", wake)
     workers(path, HEALTH, 2)
     assert sorted(number for number, _ in server.asked) == [0, 1]
 

@@ -350,18 +350,24 @@ def test_an_archive_holds_what_is_listed(tmp_path: Path) -> None:
         assert tar.getnames() == ["b/c.py"]
 
 
-# --- describe -------------------------------------------------------------------------------------------------
+# --- what is said of a local directory ------------------------------------------------------------------------
+
+
+def origin(root: Path) -> str:
+    """Give the line for people."""
+    return source.fetch(source.Wanted(str(root)), root.parent / "unused").origin
 
 
 def test_a_source_is_described_by_its_commit(tree: Path, tmp_path: Path) -> None:
     """The commit where there is one, whether the tree differs from it, and the bare path elsewhere."""
-    assert re.fullmatch(rf"{re.escape(str(tree))} at [0-9a-f]{{7,}}", source.describe(tree))
+    assert re.fullmatch(rf"{re.escape(str(tree))} at [0-9a-f]{{7,}}", origin(tree))
     (tree / "wsgi.py").write_text("changed")
-    assert source.describe(tree).endswith("-dirty")
-    assert source.describe(tmp_path) == str(tmp_path)
+    assert origin(tree).endswith("-dirty")
+    plain = write(tmp_path / "plain", {"wsgi.py": ""})
+    assert origin(plain) == str(plain)
     bare = write(tmp_path / "new", {"wsgi.py": ""})
     git(bare, "init", "-q")
-    assert source.describe(bare) == str(bare)
+    assert origin(bare) == str(bare)
 
 
 @pytest.mark.parametrize(("change", "dirty"), [("", False), ("tracked", True), ("new", True), ("ignored", False)])
@@ -374,7 +380,7 @@ def test_a_local_directory_is_fetched_where_it_is(tree: Path, tmp_path: Path, ch
     assert fetched.names == source.files(tree)
     assert fetched.digest == digest(tree)
     assert fetched.commit == head(tree) + "-dirty" * dirty
-    assert fetched.origin == source.describe(tree)
+    assert re.fullmatch(rf"{re.escape(str(tree))} at [0-9a-f]{{7,}}{'-dirty' * dirty}", fetched.origin)
     assert not (tmp_path / "work").exists()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import copy_without
 
 
 @dataclass
@@ -51,28 +51,11 @@ WITHOUT = {
 }
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """Return a copy of the project as it stands, with what the inventories of its hosts need."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
-    archive = ["tar", "--create", "--null", "--files-from=-", "--ignore-failed-read"]
-    packed = subprocess.run(archive, cwd=ROOT, input=listed, capture_output=True, check=True).stdout
-    project = tmp_path / "project"
-    project.mkdir()
-    subprocess.run(["tar", "--extract"], cwd=project, input=packed, check=True)
-    (project / ".slipway").mkdir()
-    return project
-
-
 @pytest.mark.usefixtures("lesson")
 @pytest.mark.parametrize("without", WITHOUT.values(), ids=WITHOUT)
-def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, copy: Path, without: Without) -> None:
+def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, tmp_path: Path, without: Without) -> None:
     """The test is run against the same hosts, by the copy's own playbooks, and fails by an assertion."""
-    file = copy / without.file
-    text = file.read_text()
-    assert text.count(without.line) == 1
-    file.write_text(text.replace(without.line, without.instead))
+    copy = copy_without(tmp_path, without.file, without.line, without.instead)
     options = [
         f"--{name}={Path(value).absolute() if name != 'hosts' else value}"
         for name in ("hosts", "ssh-config", "state", "scenario-inventory")
