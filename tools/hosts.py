@@ -187,7 +187,11 @@ def write_ssh_config(state: Path, names: list[str]) -> None:
             f"Host {name}\n  HostName 127.0.0.1\n  Port {outside[22]}\n  IdentityFile {state / 'key'}\n"
             f"  IdentitiesOnly yes\n  UserKnownHostsFile {state / 'known_hosts'}\n  StrictHostKeyChecking yes\n"
         )
-        reachable[name] = {"ssh_port": outside[22], "url": f"http://127.0.0.1:{outside[80]}"}
+        reachable[name] = {
+            "ssh_port": outside[22],
+            "url": f"http://127.0.0.1:{outside[80]}",
+            "tls_url": f"https://127.0.0.1:{outside[443]}",
+        }
     (state / "ssh_config").write_text("\n".join(config))
     (state / "known_hosts").write_text("".join(known))
     (state / "hosts.json").write_text(json.dumps(reachable, indent=2) + "\n")
@@ -199,7 +203,8 @@ def create(state: Path, wanted: dict[str, str], first_port: int) -> bool:
     Args:
         state: the directory for key, known hosts and ssh_config; made if it is not there.
         wanted: {host name: image name}.
-        first_port: where to begin to look for a free port for each host's port 80.
+        first_port: where to begin to look for a free port for each host's port 80; for 443 it is 363 further on, so
+            that 8080 goes with 8443.
 
     Returns:
         Whether any host was made or started.
@@ -229,7 +234,9 @@ def create(state: Path, wanted: dict[str, str], first_port: int) -> bool:
                     "run", "-d", "--name", name, "--hostname", host, "--label", f"slipway={state}",
                     "--label", f"slipway.image={image_name}",
                     "--systemd=always", "--privileged", "--publish", "127.0.0.1::22",
-                    "--publish", f"127.0.0.1:{free_port(first_port)}:80", references[image_name], "/sbin/init",
+                    "--publish", f"127.0.0.1:{free_port(first_port)}:80",
+                    "--publish", f"127.0.0.1:{(tls := free_port(first_port + 363))}:443",
+                    "--publish", f"127.0.0.1:{tls}:443/udp", references[image_name], "/sbin/init",
                 )  # fmt: skip
             wait_until_booted(name)
             admit(name, public_key)
