@@ -129,15 +129,44 @@ def ports(name: str) -> dict[int, int]:
     return {int(line.split("/")[0]): int(line.rpartition(":")[2]) for line in lines}
 
 
+def taken_ports() -> set[int]:
+    """The ports that podman forwards to any container, or will when that is started again.
+
+    Nobody seems to listen on them once the container's processes were killed from outside, but the kernel still has
+    the rules, and they come before those of a new container.
+    """
+    listed = json.loads(podman("ps", "-a", "--format", "json") or "[]")
+    return {published["host_port"] for entry in listed for published in entry["Ports"] or []}
+
+
 def free_port(first: int) -> int:
-    """The first port from ``first`` on that nobody listens on at 127.0.0.1."""
+    """The first port from ``first`` on that nobody listens on at 127.0.0.1, and that no container has."""
+    taken = taken_ports()
     for port in range(first, first + 100):
+        if port in taken:
+            continue
         with contextlib.closing(socket.socket()) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
                 return port
     raise StepError(f"No free port on 127.0.0.1 from {first} to {first + 99}.")
+
+
+def published(first: int) -> list[str]:
+    """The options of `podman run` by which a host is reached: 22, 80 and 443, by UDP as well.
+
+    Args:
+        first: where to begin to look for a free port for port 80. 2222 and 8443 go with 8080.
+    """
+    ssh, http, tls = (free_port(first + offset) for offset in (2222 - 8080, 0, 8443 - 8080))
+    forwards = (f"{ssh}:22", f"{http}:80", f"{tls}:443", f"{tls}:443/udp")
+    return [word for forward in forwards for word in ("--publish", f"127.0.0.1:{forward}")]
+
+
+def alive(name: str) -> bool:
+    """Whether a container that podman takes for running has processes: somebody may have killed them, podman's too."""
+    return podman("exec", name, "echo", "alive", accept=(0, 1, 125, 126, 127, 255)).strip() == "alive"
 
 
 def wait_until_booted(name: str) -> None:
@@ -203,8 +232,7 @@ def create(state: Path, wanted: dict[str, str], first_port: int) -> bool:
     Args:
         state: the directory for key, known hosts and ssh_config; made if it is not there.
         wanted: {host name: image name}.
-        first_port: where to begin to look for a free port for each host's port 80; for 443 it is 363 further on, so
-            that 8080 goes with 8443.
+        first_port: where to begin to look for a free port for each host's port 80; see ``published``.
 
     Returns:
         Whether any host was made or started.
@@ -223,20 +251,19 @@ def create(state: Path, wanted: dict[str, str], first_port: int) -> bool:
             how, made_from = present.get(name, ("", image_name))
             if made_from != image_name:
                 raise StepError(f"{host} was made from {made_from}, not from {image_name}: `make down` first.")
-            if how == "running":
+            if how == "running" and alive(name):
                 current.outcome = "up"
                 continue
             changed = True
-            if name in present:
+            if how == "running":  # to podman, which can neither start nor stop it any more
+                podman("rm", "-f", "-t", "0", name)
+            if how not in ("", "running"):
                 podman("start", name)
             else:
                 podman(
                     "run", "-d", "--name", name, "--hostname", host, "--label", f"slipway={state}",
                     "--label", f"slipway.image={image_name}",
-                    "--systemd=always", "--privileged", "--publish", "127.0.0.1::22",
-                    "--publish", f"127.0.0.1:{free_port(first_port)}:80",
-                    "--publish", f"127.0.0.1:{(tls := free_port(first_port + 363))}:443",
-                    "--publish", f"127.0.0.1:{tls}:443/udp", references[image_name], "/sbin/init",
+                    "--systemd=always", "--privileged", *published(first_port), references[image_name], "/sbin/init",
                 )  # fmt: skip
             wait_until_booted(name)
             admit(name, public_key)
