@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -26,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
 # What the app itself may write to.
 STATE = f"/var/lib/slipway/{APP}"
+# Of each host in hosts.json, in the order of the fields of Site.
+URLS = ("url", "tls_url")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,13 +79,32 @@ class Answer:
 
 @dataclass(frozen=True)
 class Site:
-    """The web server of one host, as a visitor reaches it."""
+    """The web server of one host, as a visitor reaches it: the ports on 127.0.0.1 that lead to its 80 and its 443."""
 
     port: int
+    tls_port: int = 0
 
-    def get(self, path: str, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """Send one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+    def connect(self, tls: bool = False, name: str = "localhost") -> socket.socket:
+        """Open a connection, for what no client library would send.
+
+        Args:
+            tls: by TLS, whoever certified the host.
+            name: the host name that TLS asks for (SNI).
+        """
+        connection = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout=20)
+        if not tls:
+            return connection
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context.wrap_socket(connection, server_hostname=name)
+
+    def get(
+        self, path: str, method: str = "GET", body: Any = None, headers: dict[str, str] | None = None,
+        *, tls: bool = False, name: str = "localhost",
+    ) -> Answer:  # fmt: skip
+        """Send one request on a connection of its own; see ``connect``. The site is asked for by ``name``."""
+        connection = http.client.HTTPConnection(name, timeout=20)
+        connection.sock = self.connect(tls, name)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -175,7 +198,8 @@ def playbook(play: Callable[..., Play]) -> Callable[..., Run]:
 def sites(pytestconfig: pytest.Config) -> dict[str, Site]:
     """The sites of all hosts, by the name of the host."""
     reachable = json.loads((pytestconfig.getoption("--state") / "hosts.json").read_text())
-    return {name: Site(urllib.parse.urlsplit(entry["url"]).port or 80) for name, entry in reachable.items()}
+    ports = {name: [urllib.parse.urlsplit(entry[url]).port or 0 for url in URLS] for name, entry in reachable.items()}
+    return {name: Site(*both) for name, both in ports.items()}
 
 
 @pytest.fixture(scope="session")
