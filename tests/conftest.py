@@ -24,12 +24,18 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
+import steps
+
 ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
 # What the app itself may write to.
 STATE = f"/var/lib/slipway/{APP}"
 # Of each host in hosts.json, in the order of the fields of Site.
 URLS = ("url", "tls_url")
+
+
+# Whatever the environment says: the tests read what Ansible prints.
+os.environ.update(steps.PLAIN)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -173,7 +179,7 @@ def play(pytestconfig: pytest.Config) -> Iterator[Callable[..., Play]]:
                 process = subprocess.Popen(
                     ["ansible-playbook", "-i", inventory, name, *options, *more],
                     cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+                    env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
                 )  # fmt: skip
             running.append(Play(process, log))
             return running[-1]

@@ -16,7 +16,7 @@ import urllib.request
 
 import bootstrap
 import hosts
-from steps import ROOT, StepError, end, run, step
+from steps import PLAIN, ROOT, StepError, end, run, step
 
 STATE = ROOT / ".slipway" / "local"
 FIRST_PORT = 8080
@@ -30,7 +30,7 @@ def deploy() -> bool:
     """
     with step("ansible-playbook site.yml") as current:
         path = os.pathsep.join([str(bootstrap.VENV / "bin"), os.environ.get("PATH", "")])
-        environment = {**os.environ, "PATH": path, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        environment = {**os.environ, "PATH": path, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), **PLAIN}
         log = STATE / "deploy.log"
         try:
             output = run("ansible-playbook", "site.yml", env=environment, cwd=ROOT)

@@ -165,7 +165,6 @@ def play(directory: Path, variables: dict[str, Any], tasks: list[dict[str, Any]]
         "ANSIBLE_COLLECTIONS_PATH": str(collections),
         "ANSIBLE_ROLES_PATH": str(directory / "roles"),
         "ANSIBLE_HOME": str(directory / "home"),
-        "ANSIBLE_NOCOLOR": "1",
         "COLUMNS": "1000",
     }
     done = subprocess.run(

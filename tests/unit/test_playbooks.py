@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def play(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ansible-playbook in the project."""
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     return subprocess.run(
         ["ansible-playbook", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
     )

@@ -15,7 +15,7 @@ from testinfra.host import Host
 def test_the_collection_deploys_the_same(hosts: dict[str, Host], pytestconfig: pytest.Config, tmp_path: Path) -> None:
     """Built, installed and run by its full name from another directory, it finds that everything is as it makes it."""
     environment = {
-        **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"), "ANSIBLE_NOCOLOR": "1",
+        **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
         "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_HOST_KEY_CHECKING": "1",
     }  # fmt: skip
     environment.pop("ANSIBLE_CONFIG", None)
