@@ -341,15 +341,18 @@ SWITCHABLE: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def lesson_again(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[Callable[[], dict[str, str]]]:
-    """Have the inventory's own app live again when it is called, {host: its release}, and at the end of all tests."""
-    first = {name: live_release(host) for name, host in hosts.items()}
+    """Have the inventory's app live again when it is called, {host: its release}; so it is before and after all tests."""
+    names: dict[str, str] = {}
 
     def have() -> dict[str, str]:
-        if {name: live_release(host) for name, host in hosts.items()} != first:
+        live = {name: live_release(host) for name, host in hosts.items()}
+        if live != names:
             run = playbook("playbooks/deploy.yml")
             assert run.code == 0, run.output
-        return first
+            names.update({name: live_release(host) for name, host in hosts.items()})
+        return names
 
+    have()
     yield have
     have()
 
