@@ -341,7 +341,7 @@ SWITCHABLE: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def lesson_again(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[Callable[[], dict[str, str]]]:
-    """Have the inventory's app live again when it is called, {host: its release}; so it is before and after all tests."""
+    """Have the inventory's app live again when it is called, {host: its release}, as before and after all tests."""
     names: dict[str, str] = {}
 
     def have() -> dict[str, str]:
