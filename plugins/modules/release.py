@@ -540,7 +540,7 @@ class Deploy:
         built = {name: facts["built"] for name, facts in host.all().items()}
         # Left from a run that was killed: none is running, this holds the lock.
         unfinished = host.unfinished()
-        result["pruned"] = history.prunable(self.name, built, params["keep"])
+        result["pruned"] = history.prunable(self.name, built, params["keep"], host.led_to(host.previous))
         for release in result["pruned"]:
             # First of all, or what is left when this is killed counts as whole.
             os.unlink(host.path(release, "release.json"))

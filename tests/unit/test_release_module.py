@@ -796,30 +796,50 @@ def test_the_first_release_has_nothing_to_go_back_to(machine: Shop, monkeypatch:
     assert list(machine.stored()["bad"]) == [NEW]
 
 
+def watched(host: Host, name: str) -> list[tuple[str, ...]]:
+    """Switch to a release; give where live, previous and earlier lead to after each of its system calls."""
+    seen: list[tuple[str, ...]] = []
+
+    def look(_frame: object, event: str, _argument: object) -> None:
+        if event == "c_return":
+            links = (host.link, host.previous, host.earlier)
+            seen.append(tuple(os.path.basename(os.readlink(link)) if os.path.lexists(link) else "" for link in links))
+
+    sys.setprofile(look)
+    try:
+        host.switch(name)
+    finally:
+        sys.setprofile(None)
+    assert len(seen) > 3
+    return seen
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_going_live_is_one_step(machine: Shop, first: bool) -> None:
     """Whatever the switch does, after each of its system calls the link is there and leads to a release."""
     machine.whole(NEW)
-    (machine.root / "live.new").symlink_to("what a killed switch left")
+    for link in ("live", "previous"):
+        (machine.root / f"{link}.new").symlink_to("what a killed switch left")
     if not first:
         machine.whole(OLD)
         machine.put_live(OLD)
-    host = Host(APP, str(machine.root))
-    seen: list[str] = []
-
-    def look(_frame: object, event: str, _argument: object) -> None:
-        if event == "c_return":
-            seen.append(os.readlink(host.link) if os.path.lexists(host.link) else "")
-
-    sys.setprofile(look)
-    try:
-        host.switch(NEW)
-    finally:
-        sys.setprofile(None)
-    assert len(seen) > 3
+    seen = [live for live, _, _ in watched(Host(APP, str(machine.root)), NEW)]
     assert seen == sorted(seen)
-    assert set(seen) == {"" if first else f"releases/{OLD}", f"releases/{NEW}"}
+    assert set(seen) == {"" if first else OLD, NEW}
     assert not os.path.lexists(machine.root / "live.new")
+
+
+def test_what_visitors_came_from_stays_in_reach(machine: Shop) -> None:
+    """Deployed, gone back, deployed again: after each system call the three links lead to both releases."""
+    for name in (OLD, NEW, OTHER):
+        machine.whole(name)
+    host = Host(APP, str(machine.root))
+    assert set(watched(host, OLD)) == {("", "", ""), (OLD, "", "")}, "there was none before"
+    for before, after in ((OLD, NEW), (NEW, OLD), (OLD, NEW), (NEW, OTHER), (OTHER, OLD)):
+        seen = watched(host, after)
+        missing = [links for links in seen if not {before, *({after} & set(seen[0][:2]))} <= set(links)]
+        assert missing == [], f"from {before} to {after}"
+        assert seen[-1][:2] == (after, before)
 
 
 def test_a_link_that_is_no_link_is_no_traceback(machine: Shop) -> None:
