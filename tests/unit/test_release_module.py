@@ -219,6 +219,23 @@ def test_a_release_is_built(machine: Shop, archive: Path) -> None:
     assert machine.run("built", **build(machine))["changed"] is False
 
 
+def test_what_has_not_changed_keeps_its_time(machine: Shop, archive: Path) -> None:
+    """Whatever a hook did to it; what has changed, in size or not, and what is a link has a time of its own."""
+    source, time = archive.with_suffix("").with_suffix(""), 1_000_000_000
+    for name in ("same.css", "other.css", "new.css"):
+        (source / name).write_text("body {}\n")
+    (source / "link.css").symlink_to("same.css")
+    live = machine.whole(OLD) / "app"
+    machine.put_live(OLD)
+    for name, text in (("same.css", "body {}\n"), ("other.css", "b0dy {}\n"), ("link.css", "body {}\n")):
+        (live / name).write_text(text)
+        os.utime(live / name, (time, time))
+    plan = {"hooks": {"after_build": ["touch same.css"]}}
+    assert "failed" not in machine.run("built", **build(machine, archive=str(packed(source)), plan=plan))
+    app = machine.path(NEW) / "app"
+    assert {path.name for path in app.glob("*.css") if path.lstat().st_mtime == time} == {"same.css"}
+
+
 def test_what_a_release_has_is_open_to_read_and_closed_to_write(machine: Shop, archive: Path) -> None:
     """Whatever the umask of who deploys: everybody may read but the environment, nobody but root may write."""
     os.umask(0o077)
