@@ -11,6 +11,9 @@ from testinfra.host import Host
 HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
 
 
+pytestmark = pytest.mark.usefixtures("lesson")
+
+
 @pytest.fixture(scope="module")
 def callable_deployed(playbook: Callable[..., Run]) -> None:
     """Deploy the callable without a framework, by one changed line."""
