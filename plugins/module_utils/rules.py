@@ -182,6 +182,27 @@ def _is_destination(value: Any) -> str | None:
     return _is_hostname(value.removeprefix("."))
 
 
+def _is_network(value: Any) -> str | None:
+    # ipaddress alone lets a number and a zone pass.
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", value):
+        return None
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        return str(error) if "host bits" in str(error) else None
+    return ""
+
+
+def _is_port(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(?:tcp|udp))?", str(value))
+    if not found:
+        return None
+    first, last = int(found[1]), int(found[2] or found[1])
+    return "" if 1 <= first <= last <= 65535 else None
+
+
 def _is_url_prefix(value: Any) -> str | None:
     if not isinstance(value, str) or not re.fullmatch(r"/(?:[A-Za-z0-9._@+-]+/)+", value):
         return None
@@ -275,6 +296,9 @@ FORMATS: dict[str, Format] = {
     "destination": Format(
         "a host name (example.org), a domain (.example.org), an IP address or a network (10.0.0.0/8)", _is_destination
     ),
+    "network": Format("an IP address (192.0.2.7) or a network (10.0.0.0/8, 2001:db8::/32)", _is_network),
+    "port": Format("a port from 1 to 65535 or several (8000-8010), of TCP, or with /udp after it of UDP", _is_port),
+    "time": Format('a time of day in quotes, such as "04:30"', _matches(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")),
     "url_prefix": Format(
         "a URL path with a slash at both ends, such as /static/, of A-Z a-z 0-9 . _ @ + -, without .. in it",
         _is_url_prefix,
