@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pwd
 import shutil
 import syslog
 import time
@@ -16,7 +17,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, lock, probe
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import NoTargetError
-from ansible_collections.slipway.wsgi.plugins.module_utils.host import Host, StepError, now, read, write
+from ansible_collections.slipway.wsgi.plugins.module_utils.host import STATES, Host, StepError, now, read, write
 from ansible_collections.slipway.wsgi.plugins.module_utils.releases import SECRET_LENGTH, quoted
 
 DOCUMENTATION = r"""
@@ -87,6 +88,18 @@ options:
     type: list
     elements: str
     default: []
+  shared:
+    description:
+      - Directories of the source that the app writes to, relative to it. They are C(<root>/shared/<name>), outlive every
+        release, and belong to the app and to O(group). The units in O(files) bring them into the release.
+      - The source must have nothing in them but what keeps them in git.
+    type: list
+    elements: str
+    default: []
+  group:
+    description: The web server's group. Nobody else may enter O(root), or read what the app writes to O(shared).
+    type: str
+    default: root
   fetched:
     description: What O(state=fetched) returned, for V(built).
     type: dict
@@ -308,10 +321,12 @@ class Deploy:
             # Only now is it known that the source is wanted here: the action plugin brings it and calls again.
             return {**result, "needs_archive": True}
         os.umask(0o022)
+        self.claim_user()
         # What a killed build left; nothing ever ran from it.
         shutil.rmtree(host.path(name), ignore_errors=True)
         try:
             self.unpack()
+            self.share()
             self.make_environment()
             self.check()
             self.seal()
@@ -328,6 +343,16 @@ class Deploy:
             owner = os.readlink(link) if os.path.islink(link) else "something that Slipway did not make"
             raise StepError(f"{link} belongs to another app ({owner}). Give this one an app_link of its own.")
 
+    def claim_user(self) -> None:
+        """Refuse a user that another app runs as: each could read what the other has."""
+        self.host.step = "check"
+        user, states = self.params["user"], STATES
+        others = [entry for entry in os.scandir(states) if entry.name != self.host.app] if os.path.isdir(states) else []
+        for entry in others:
+            if entry.stat(follow_symlinks=False).st_uid == pwd.getpwnam(user).pw_uid:
+                raise StepError(f"the user {user} is that of the app {entry.name} (it owns {entry.path}). "
+                                "Give this one an app_user of its own.")  # fmt: skip
+
     def unpack(self) -> None:
         """Lay out the release: the source, the files that Slipway adds, and where its socket will be."""
         host, name, params = self.host, self.name, self.params
@@ -343,6 +368,20 @@ class Deploy:
             write(host.path(name, "etc", file), quoted(params[kind]))
         os.umask(0o022)
         os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
+
+    def share(self) -> None:
+        """Make the shared directories, once, and the places in the release where they are brought in."""
+        host, params = self.host, self.params
+        # Neither other users of the host nor other apps enter; this one is led into its release by its unit.
+        os.chmod(host.root, 0o750)
+        host.run("chown", f"root:{params['group']}", host.root)
+        for directory in params["shared"]:
+            os.makedirs(host.path(self.name, "app", directory), exist_ok=True)
+            shared = os.path.join(host.root, "shared", directory)
+            os.makedirs(shared, exist_ok=True)
+            # First the owner, which may take the bit away by which what is made there gets the group.
+            host.run("chown", f"{params['user']}:{params['group']}", shared)
+            os.chmod(shared, 0o2750)
 
     def files(self) -> dict[str, str]:
         """Return {name: text} of the files that everybody may read."""
@@ -390,7 +429,10 @@ class Deploy:
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
             "UMask": "0022",
-            "ReadWritePaths": host.path(self.name, "venv"),
+            "PrivateUsers": "yes",
+            "TemporaryFileSystem": f"{host.root}:ro",
+            "BindReadOnlyPaths": host.path(self.name),
+            "BindPaths": host.path(self.name, "venv"),
             "CacheDirectory": cache,
             "WorkingDirectory": host.path(self.name, "app"),
             # Only systemd reads it. A command line, and the environment that a unit is said to have, are for everybody.
@@ -583,6 +625,8 @@ def main() -> None:
             "token": {"type": "str", "default": "", "no_log": True},
             "needs": {"type": "list", "elements": "str", "default": []},
             "requirements": {"type": "list", "elements": "str", "default": []},
+            "shared": {"type": "list", "elements": "str", "default": []},
+            "group": {"type": "str", "default": "root"},
             "fetched": {"type": "dict"},
             "archive": {"type": "path"},
             "files": {"type": "dict", "default": {}},
