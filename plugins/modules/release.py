@@ -312,15 +312,15 @@ class Deploy:
     def built(self) -> Result:
         """Make the release, if it is not there."""
         host, name = self.host, self.name
+        os.umask(0o022)
         if host.whole(name):
-            return self.told(settled=host.settled(name), back=False)
+            return self.told(changed=self.share(), settled=host.settled(name), back=False)
         result = self.told(changed=True, settled=False, back=False, diff=self.difference())
         if self.module.check_mode:
             return result
         if not self.params["archive"]:
             # Only now is it known that the source is wanted here: the action plugin brings it and calls again.
             return {**result, "needs_archive": True}
-        os.umask(0o022)
         self.claim_user()
         # What a killed build left; nothing ever ran from it.
         shutil.rmtree(host.path(name), ignore_errors=True)
@@ -359,7 +359,13 @@ class Deploy:
         host.step = "fetch"
         os.makedirs(host.path(name, "app"))
         os.makedirs(host.path(name, "etc"))
+        # Neither other users of the host nor other apps enter; this one is led into its release by its unit.
+        os.chmod(host.root, 0o750)
+        host.run("chown", f"root:{params['group']}", host.root)
         host.run("tar", "-xzf", params["archive"], "--no-same-owner", "-C", host.path(name, "app"))
+        for directory in params["shared"]:
+            # Empty: the unit puts the shared directory in its place.
+            os.makedirs(host.path(name, "app", directory), exist_ok=True)
         for file, text in self.files().items():
             write(host.path(name, "etc", file), text)
         # Only root reads these: systemd gives them to the app, and to the build.
@@ -369,19 +375,16 @@ class Deploy:
         os.umask(0o022)
         os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
 
-    def share(self) -> None:
-        """Make the shared directories, once, and the places in the release where they are brought in."""
-        host, params = self.host, self.params
-        # Neither other users of the host nor other apps enter; this one is led into its release by its unit.
-        os.chmod(host.root, 0o750)
-        host.run("chown", f"root:{params['group']}", host.root)
-        for directory in params["shared"]:
-            os.makedirs(host.path(self.name, "app", directory), exist_ok=True)
-            shared = os.path.join(host.root, "shared", directory)
-            os.makedirs(shared, exist_ok=True)
-            # First the owner, which may take the bit away by which what is made there gets the group.
-            host.run("chown", f"{params['user']}:{params['group']}", shared)
-            os.chmod(shared, 0o2750)
+    def share(self) -> bool:
+        """Make the shared directories that are not there; return whether there were any, or would be in check mode."""
+        places = [os.path.join(self.host.root, "shared", directory) for directory in self.params["shared"]]
+        missing = [place for place in places if not os.path.isdir(place)]
+        for place in missing if not self.module.check_mode else []:
+            os.makedirs(place)
+            self.host.run("chown", f"{self.params['user']}:{self.params['group']}", place)
+            # After the owner, whose change may take it away: the bit by which what is made there gets the group.
+            os.chmod(place, 0o2750)
+        return bool(missing)
 
     def files(self) -> dict[str, str]:
         """Return {name: text} of the files that everybody may read."""

@@ -24,6 +24,8 @@ import zoneinfo
 from pathlib import Path
 
 STATE = Path(os.environ.get("STATE_DIRECTORY", "."))
+# A name that only DNS knows.
+SERVICE = "service.slipway.test"
 FORK = multiprocessing.get_context("fork")
 
 
@@ -69,7 +71,7 @@ def asked(connection: socket.socket) -> str:
 
 def database_by_tcp() -> str:
     """Ask a database by TCP."""
-    return asked(socket.create_connection(("localhost", 15432), timeout=5))
+    return asked(socket.create_connection((SERVICE, 15432), timeout=5))
 
 
 def database_by_socket() -> str:
@@ -81,7 +83,7 @@ def database_by_socket() -> str:
 
 def name_from_dns() -> str:
     """Ask DNS for a name that no file has, as every client library does."""
-    found = socket.getaddrinfo(os.environ["SERVICE"], 443, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    found = socket.getaddrinfo(SERVICE, 443, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return str(found[0][4][0])
 
 
@@ -91,7 +93,7 @@ def service_by_tls() -> str:
     if not context.get_ca_certs():
         raise ValueError("no authorities")
     context.load_verify_locations("/etc/ssl/slipway-test.pem")
-    connection = http.client.HTTPSConnection("localhost", 15443, context=context, timeout=5)
+    connection = http.client.HTTPSConnection(SERVICE, 15443, context=context, timeout=5)
     connection.request("GET", "/")
     return connection.getresponse().read().decode()
 
