@@ -910,7 +910,9 @@ def keep_apart(names: list[Path], shared: Sequence[str]) -> None:
         SourceError: there is something at the place of one, or one is inside another.
     """
     for directory in map(Path, shared):
-        outer = next((other for other in map(Path, shared) if other != directory and directory.is_relative_to(other)), None)
+        outer = next(
+            (other for other in map(Path, shared) if other != directory and directory.is_relative_to(other)), None
+        )
         if outer:
             raise SourceError(f"app_shared has both {outer} and {directory}, which is in it: name one of them.")
         for name in names:

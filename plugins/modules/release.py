@@ -90,8 +90,8 @@ options:
     default: []
   shared:
     description:
-      - Directories of the source that the app writes to, relative to it. They are C(<root>/shared/<name>), outlive every
-        release, and belong to the app and to O(group). The units in O(files) bring them into the release.
+      - Directories of the source that the app writes to, relative to it. They are C(<root>/shared/<name>), outlive
+        every release, and belong to the app and to O(group). The units in O(files) bring them into the release.
       - The source must have nothing in them but what keeps them in git.
     type: list
     elements: str

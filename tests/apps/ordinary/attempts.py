@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +43,8 @@ def write(path: str) -> int:
     if os.path.isdir(path):
         with tempfile.NamedTemporaryFile(dir=path):
             return 1
-    return os.close(os.open(path, os.O_WRONLY | os.O_APPEND)) or 1
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    return 1
 
 
 def execute(directory: str) -> str:
@@ -105,7 +107,7 @@ def set_user_id() -> int:
     return 0o4755
 
 
-ATTEMPTS = {
+ATTEMPTS: dict[str, Callable[..., object]] = {
     "read": read,
     "write": write,
     "execute": execute,

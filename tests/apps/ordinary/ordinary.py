@@ -1,4 +1,7 @@
-"""What ordinary apps do: a function for each, which raises if it cannot. The servers it calls are tests/behaviour/edge/servers.py."""
+"""What ordinary apps do: a function for each, which raises if it cannot.
+
+The servers that it calls are tests/behaviour/edge/servers.py.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,8 @@ def processes() -> str:
     with FORK.Pool(2) as pool:
         found = pool.map(abs, [-1, -2])
     memory = multiprocessing.shared_memory.SharedMemory(create=True, size=100)
-    memory.buf[0] = 7
+    if memory.buf is not None:
+        memory.buf[0] = 7
     memory.close()
     memory.unlink()
     return str(found)

@@ -1,6 +1,6 @@
-"""What an ordinary app calls, on the host: a database by TCP and unix socket, HTTPS, mail and DNS, as little of each as can be.
+"""What an ordinary app calls, on the host: a database by TCP and unix socket, HTTPS, mail and DNS.
 
-Run as root; the certificate and its key are the arguments. They end when this does.
+As little of each as can be. Run as root; the certificate and its key are the arguments. They end when this does.
 """
 
 from __future__ import annotations
