@@ -203,6 +203,10 @@ def _is_port(value: Any) -> str | None:
     return "" if 1 <= first <= last <= 65535 else None
 
 
+def _is_device(value: Any) -> str | None:
+    return _is_path(value) if isinstance(value, str) and value.startswith("/dev/") else None
+
+
 def _is_url_prefix(value: Any) -> str | None:
     if not isinstance(value, str) or not re.fullmatch(r"/(?:[A-Za-z0-9._@+-]+/)+", value):
         return None
@@ -309,6 +313,16 @@ FORMATS: dict[str, Format] = {
     "size": Format(
         "a size: a whole number with k, m, g or nothing after it, such as 10m",
         _matches(r"[0-9]{1,12}[kKmMgG]?", number=True),
+    ),
+    "memory": Format(
+        "a size such as 512M or 2G, a share of the host's memory such as 50%, or infinity",
+        _matches(r"[1-9][0-9]{0,8}[KMGT]|(?:[1-9][0-9]?|100)%|infinity"),
+    ),
+    "percent": Format("a percentage, such as 150%", _matches(r"[1-9][0-9]{0,5}%")),
+    "device": Format("the path of a device below /dev, such as /dev/ttyUSB0", _is_device),
+    "system_call": Format(
+        "the name of a system call, or of a group of them (@chown), see systemd-analyze syscall-filter",
+        _matches(r"@?[a-z][a-z0-9_-]*"),
     ),
     "url": Format("a URL that begins with http:// or https://", _is_url),
     "option": Format("lower-case letters, digits and dashes, no dash first", _matches(r"[a-z0-9][a-z0-9-]*")),

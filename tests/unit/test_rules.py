@@ -45,6 +45,11 @@ GOOD: dict[str, list[Any]] = {
     "release": ["0123456789ab"],
     "variable": ["DATABASE_URL", "_x", "a1"],
     "value": ["a\nb", "$x", 5, 0.5, True],
+    "memory": ["512M", "2G", "50%", "100%", "infinity"],
+    "percent": ["1%", "150%", "6400%"],
+    "network": ["10.0.0.1", "10.0.0.0/8", "::1", "2001:db8::/32"],
+    "device": ["/dev/ttyUSB0", "/dev/snd/pcmC0D0p"],
+    "system_call": ["@chown", "@raw-io", "ptrace", "sched_setaffinity"],
     "secret": ["12345678", 'with "quotes" and\nlines'],
 }
 BREAKS = [
@@ -77,6 +82,11 @@ BAD: dict[str, list[Any]] = {
     "release": ["0" * 11, "0" * 13, "A" * 12, "../../etc/pas"],
     "variable": ["1A", "A-B", "A B", "", "SLIPWAY_APP", "A=B"],
     "value": ["a\0b", ["a"], float("nan")],
+    "memory": ["512", "512m", "0G", "-1M", "1.5G", "0%", "101%", "50 %", "1G\n", 512, "max"],
+    "percent": ["150", "0%", "-1%", "1.5%", 150],
+    "network": ["10.0.0.1/8", "10.0.0.0/33", "example.org", "10", "fe80::1%a", "10.0.0.1 any", ".", ""],
+    "device": ["/etc/passwd", "/dev", "/dev/../etc/passwd", "/dev/a b", "dev/tty", "/devices/a"],
+    "system_call": ["~@privileged", "@", "a b", "A", "read:EPERM", ""],
     "secret": ["1234567", "", 12345678, "a\0bcdefgh"],
     "name": ["../x", "App", "1app", "-app", "a_b", "a" * 32, "a.b", "é", None, 5, True, ["app"]],
     "user": ["1a", "-a", "A", "a" * 32, "a$", 1000],
