@@ -155,10 +155,10 @@ def test_a_command_is_run_as_the_service_is() -> None:
         f"BindReadOnlyPaths=/srv/shop/releases/{NAME}",
         "StateDirectory=slipway/shop",
         "SystemCallFilter=@system-service",
-        "UMask=0077",
+        "UMask=0027",
     ):
         assert expected in found
-    assert [line for line in found if "%" in line] == []
+    assert [line for line in found if "%i" in line] == []
     about_the_service = ("Type", "Exec", "Restart", "Timeout", "Kill", "Sockets")
     assert [line for line in found if line.startswith(about_the_service)] == []
     assert [line for line in found if line.partition("=")[0] in {"Description", "Requires", "WantedBy"}] == []

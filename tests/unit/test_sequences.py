@@ -296,7 +296,8 @@ class Scripted(Machine):
         }
         params = {
             "state": state, "app": APP, "root": str(self.root), "name": name, "user": os.geteuid(), "link": None,
-            "archive": "/archive", "files": {"socket": "[Socket]\n", "service": service(self)}, "environment": {},
+            "group": "web", "shared": [], "archive": "/archive",
+            "files": {"socket": "[Socket]\n", "service": service(self)}, "environment": {},
             "secrets": {}, "requirements": [], "python": "python3", "uv": "uv", "build_environment": {}, "plan": plan,
             "fetched": {"origin": "/source", "commit": ""}, "to": run.name, "forward": not run.back,
             "url": "http://127.0.0.1", "keep": run.keep, "warm": run.warm, "who": "you", "run": "this",
