@@ -4,6 +4,7 @@ IMAGE ?= debian13
 VENV := .venv/bin
 DEPLOYS ?= 20
 LOAD := .slipway/load
+JUDGES := .slipway/judges
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof))
 PYTHON_CODE := plugins tools tests
@@ -11,7 +12,7 @@ PYTHON_CODE := plugins tools tests
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help up down bootstrap test lint unit molecule test-load docs lock clean
+.PHONY: help up down bootstrap test lint unit molecule test-load judges docs lock clean
 
 help: ## Show what there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,6 +57,13 @@ test-load: bootstrap ## Deploy and roll back under load (DEPLOYS=20), and run th
 	    --ssh-config=$(LOAD)/ssh_config --state=$(LOAD) --scenario-inventory=tests/load/inventory --deploys=$(DEPLOYS)
 	cat $(LOAD)/figures.md .slipway/figures.md
 	python tools/hosts.py destroy --state $(LOAD)
+
+judges: bootstrap ## Have third parties judge HTTPS, headers, sandboxes and slow visitors, on hosts of its own.
+	python tools/hosts.py create --state $(JUDGES) debian12=debian12 debian13=debian13
+	python -m pytest -q tests/judges --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
+	    --ssh-config=$(JUDGES)/ssh_config --state=$(JUDGES) --scenario-inventory=tests/judges/inventory
+	cat $(JUDGES)/verdicts.md
+	python tools/hosts.py destroy --state $(JUDGES)
 
 docs: bootstrap ## Write the generated parts of the documentation.
 	python tools/docs.py

@@ -1,4 +1,4 @@
-"""Lock what the controller, a release's app server and the lesson's app need, with hashes and without naming an index.
+"""Lock what the controller, a release's app server, the apps and the judges need, with hashes and without an index.
 
     python tools/lock.py [--upgrade]
 
@@ -18,6 +18,7 @@ CUT = {
     "uv": (ROOT / "roles" / "release" / "files" / "uv.txt", "What makes the environments of releases."),
     "pyuwsgi": (ROOT / "roles" / "uwsgi" / "files" / "requirements.txt", "uWSGI, as wheels that need no compiler."),
 }
+JUDGES = sorted((ROOT / "tools" / "judges").glob("*.in"))
 EXAMPLES = [*sorted(ROOT.glob("examples/*/requirements.in")), *sorted(ROOT.glob("tests/apps/*/requirements.in"))]
 
 
@@ -47,6 +48,9 @@ def main() -> None:
         with step(package):
             text = entry((ROOT / "requirements.lock").read_text(), package)
             file.write_text(f"# {purpose} Cut out of requirements.lock by `make lock`.\n{text}")
+    for source in JUDGES:
+        with step(source.stem):
+            compile_lock(source.parent, source.name, f"{source.stem}.txt", "--python-version", "3.11")
     for source in [ROOT / "app" / "requirements.in", *EXAMPLES]:
         with step(str(source.parent.relative_to(ROOT))):
             compile_lock(source.parent, source.name, "requirements.txt", "--python-version", "3.10")

@@ -1,0 +1,1 @@
+"""The judges of the deployed site, each in a file of its own."""
