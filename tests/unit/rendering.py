@@ -49,7 +49,8 @@ def render(role: str, template: str, **overrides: object) -> str:
         **role_variables(role),
         **overrides,
     }
-    templar = Templar(loader=DataLoader(), variables=variables)
+    # Where a template looks for what it includes.
+    templar = Templar(loader=DataLoader(), variables=variables).copy_with_new_env(searchpath=[str(path.parent)])
     text = templar.template(
         trust_as_template(path.read_text(encoding="utf-8")),
         escape_backslashes=False,
