@@ -195,13 +195,13 @@ def act(change: Change, act_on_it: bool) -> list[str]:
     steps: list[tuple[str, Callable[[], object]]] = []
     if change.files or (running and newer()):
         steps.append(("", test))
-    if unit("NeedDaemonReload") == "yes":
-        steps.append(("", lambda: call("systemctl", "daemon-reload")))
+    # systemd says that it need not only because it has not looked: a new drop-in in a new directory escapes it.
+    steps.append(("", lambda: call("systemctl", "daemon-reload")))
     if unit("UnitFileState") != "enabled":
         steps.append(("enabled nginx", lambda: call("systemctl", "enable", "nginx")))
     if not running:
         steps.append(("started nginx", start))
-    elif steps and steps[0][1] is test:
+    elif steps[0][1] is test:
         steps.append(("reloaded nginx", reload))
     if act_on_it:
         try:
