@@ -343,8 +343,8 @@ FORMATS: dict[str, Format] = {
     "identifier": Format("letters, digits and underscores, no digit first", _matches(r"[A-Za-z_][A-Za-z0-9_]*")),
 }
 """Formats by name. All but these are free of what nginx, ini files and shells give a meaning: one_line and header_value
-must be quoted by the template that writes them, and text goes into a file of its own. A url may hold the per cent sign of an escape, which units of
-systemd want doubled."""
+must be quoted by the template that writes them, and text and password_hash go into files of their own. A url may hold
+the per cent sign of an escape, which units of systemd want doubled."""
 
 
 # --- words --------------------------------------------------------------------------------------------------
