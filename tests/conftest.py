@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,18 +90,21 @@ class Site:
     port: int
     tls_port: int = 0
 
-    def connect(self, tls: bool = False, name: str = "localhost") -> socket.socket:
+    def connect(self, tls: bool = False, name: str = "localhost", alpn: Sequence[str] = ()) -> socket.socket:
         """Open a connection, for what no client library would send.
 
         Args:
             tls: by TLS, whoever certified the host.
             name: the host name that TLS asks for (SNI).
+            alpn: the protocols that TLS offers.
         """
         connection = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout=20)
         if not tls:
             return connection
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if alpn:
+            context.set_alpn_protocols([*alpn])
         return context.wrap_socket(connection, server_hostname=name)
 
     def get(
