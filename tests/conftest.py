@@ -237,6 +237,11 @@ def live_release(host: Host) -> str:
     return Path(host.check_output(f"readlink /srv/{APP}/live")).name
 
 
+def on_host(host: Host, script: str) -> str:
+    """Run Python on the host, for what has to come from there, and return what it prints."""
+    return str(host.check_output(f"python3 - <<'END'\n{script}\nEND"))
+
+
 def main_pid(host: Host, unit: str) -> int:
     """Return the process id of a unit's main process."""
     return int(host.check_output(f"systemctl show --value --property MainPID {unit}"))
