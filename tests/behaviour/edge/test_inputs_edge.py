@@ -376,3 +376,87 @@ def test_after_a_refusal_a_restart_serves(
     for name, host in hosts.items():
         host.check_output("systemctl restart nginx")
         assert ask(sites[name], "/shop/x").status == 200
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "nginx_tls_port": (99999, "nginx_tls_port is 99999; accepted is a whole number from 1 to 65535."),
+    "nginx_tls_profile": ("old", "nginx_tls_profile is 'old'; accepted is one of intermediate, modern."),
+    "nginx_tls": ("yes", "nginx_tls is 'yes'; accepted is true or false."),
+    "nginx_certificate_directory": (
+        "/etc/x; }",
+        "nginx_certificate_directory is '/etc/x; }'; accepted is an absolute path",
+    ),
+    "nginx_hsts_max_age": (-1, "nginx_hsts_max_age is -1; accepted is a whole number from 0 to 315360000."),
+    "nginx_headers": (
+        {"X-A": "a\nadd_header X-B b", "X B": "b", "Strict-Transport-Security": "max-age=1"},
+        "nginx_headers['X-A'] is 'a\\nadd_header X-B b'; accepted is one line of printable ASCII without a dollar sign",
+    ),
+    "nginx_security_headers": ({"X-A": "$host"}, "nginx_security_headers['X-A'] is '$host'; accepted is one line"),
+    "nginx_hidden_headers": (["A;"], "nginx_hidden_headers[0] is 'A;'; accepted is the name of a header"),
+    "nginx_trusted_proxies": (
+        ["10.0.0.1/8"],
+        "nginx_trusted_proxies[0] is '10.0.0.1/8'; accepted is an IP address or a network",
+    ),
+    "nginx_real_ip_header": ("X_Forwarded", "nginx_real_ip_header is 'X_Forwarded'; accepted is the name of a header"),
+    "nginx_deny": (["example.org"], "nginx_deny[0] is 'example.org'; accepted is an IP address or a network"),
+    "nginx_allow": (
+        {"/admin": ["::1"]},
+        "nginx_allow['/admin'] has a key that is refused; accepted is a URL path with a slash",
+    ),
+    "nginx_users": ({"you": "password"}, "nginx_users['you'] is (hidden); accepted is the hash of a password"),
+    "nginx_users_prefixes": (
+        ["/a b/"],
+        "nginx_users_prefixes[0] is '/a b/'; accepted is a URL path with a slash at both ends",
+    ),
+    "nginx_users_except": (["/a/../b"], "nginx_users_except[0] is '/a/../b'; accepted is an absolute path"),
+    "nginx_rate_limit": ("many", "nginx_rate_limit is 'many'; accepted is a whole number from 0 to 100000."),
+    "nginx_redirects": ({"/a": "/b;"}, "nginx_redirects['/a'] is '/b;'; accepted is a path or a URL, without a query"),
+    "nginx_prefix": ("/shop/", "nginx_prefix is '/shop/'; accepted is an absolute path"),
+    "nginx_streams": (["/{"], "nginx_streams[0] is '/{'; accepted is a URL path with a slash at both ends"),
+    "nginx_client_header_timeout": (0, "nginx_client_header_timeout is 0; accepted is a whole number from 1 to 3600."),
+    "nginx_extra": ({"severs": "a"}, "nginx_extra['severs'] is no key of nginx_extra: did you mean server?"),
+    "nginx_tls_pofile": ("modern", "nginx_tls_pofile is no input of Slipway: did you mean nginx_tls_profile?"),
+}
+TOGETHER = (
+    ({"nginx_tls_port": 80}, "nginx_port and nginx_tls_port are both 80; accepted are two ports."),
+    (
+        {"nginx_hsts_preload": True},
+        "nginx_hsts_preload is true; accepted is that with nginx_hsts_include_subdomains true",
+    ),
+    (
+        {"nginx_redirects": {"a.example.org": "/b"}},
+        "accepted for a host name is a URL, for a path would lead to itself.",
+    ),
+    (
+        {"nginx_redirects": {"a.example.org": "https://b.example.org"}, "web_server_names": ["A.example.org"]},
+        "nginx_redirects has the host a.example.org, and so has nginx_server_names",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def refused(hosts: dict[str, Host], playbook: Callable[..., Run]) -> str:
+    """What is said of all of them at once, in at most five seconds, nothing having changed."""
+    started = time.monotonic()
+    run = playbook("site.yml", **{name: value for name, (value, _) in BAD.items()})
+    assert run.code != 0
+    assert run.changed == dict.fromkeys(hosts, 0)
+    assert time.monotonic() - started < 5
+    return run.words
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_with_variable_value_and_what_is_accepted(refused: str, name: str) -> None:
+    """Before the first change."""
+    assert BAD[name][1] in refused
+
+
+@pytest.mark.parametrize(("inputs", "said"), TOGETHER, ids=[next(iter(inputs)) for inputs, _ in TOGETHER])
+def test_inputs_that_cannot_work_together_are_refused(
+    hosts: dict[str, Host], playbook: Callable[..., Run], inputs: dict[str, Any], said: str
+) -> None:
+    """Each of them alone would be good."""
+    run = playbook("site.yml", **inputs)
+    assert run.code != 0
+    assert said in run.words
+    assert run.changed == dict.fromkeys(hosts, 0)
