@@ -536,6 +536,9 @@ def test_nginx_accepts_it_without_a_warning(tmp_path: Path, inputs: dict[str, ob
     [
         ({"nginx_log_format": "$no_such"}, 'unknown "no_such" variable'),
         ({"nginx_worker_processes": "many"}, "invalid value"),
+        ({"nginx_extra": {"server": "frobnicate on;"}}, "app/server.conf:1"),
+        ({"nginx_extra": {"server": "}\nserver {"}}, 'unexpected "}" in'),
+        ({"nginx_extra": {"http": "map $uri $mine {"}}, "app/http.conf:1"),
     ],
 )
 def test_nginx_refuses_what_only_it_can_judge(tmp_path: Path, inputs: dict[str, object], words: str) -> None:
