@@ -156,20 +156,20 @@ def test_other_names_are_refused_on_ipv6(host: Host, edge: Site) -> None:
         "    except (ssl.SSLError, ConnectionError): print('refused')\n"
         "    s = socket.create_connection(('::1', 80)); s.sendall(b'GET / HTTP/1.0\\r\\nHost: '\n"
         "        + n.encode() + b'\\r\\n\\r\\n')\n"
-        "    print(s.recv(12))"
+        "    try: print(s.recv(12))\n"
+        "    except ConnectionError: print('closed')"
     )
-    assert on_host(host, script).splitlines() == ["refused", "b''", "TLSv1.3", "b'HTTP/1.1 308'"]
+    assert on_host(host, script).splitlines() == ["refused", "closed", "TLSv1.3", "b'HTTP/1.1 308'"]
 
 
 def test_the_right_name_in_tls_and_another_in_http_is_misdirected(edge: Site) -> None:
-    """By HTTP/1.1 and HTTP/2; without a name in HTTP it is the one of TLS."""
+    """By HTTP/1.1 and HTTP/2, and none in HTTP/1.0 is another too."""
     for other in ("other.example.org", "localhost", "old.example.org.", "127.0.0.1"):
         sent = f"GET /shop/x HTTP/1.1\r\nHost: {other}\r\nConnection: close\r\n\r\n".encode()
         assert status(exchange(edge, sent, name=NAME)) == (308 if "old" in other else 421)
     assert http2(edge, "/shop/x", [], NAME, "other.example.org") == 421
     assert http2(edge, "/shop/x", [], NAME) == 200
-    told = exchange(edge, b"GET /shop/x HTTP/1.0\r\n\r\n", name=NAME)
-    assert f'"HTTP_HOST": "{NAME}"'.encode() in told
+    assert status(exchange(edge, b"GET /shop/x HTTP/1.0\r\n\r\n", name=NAME)) == 421
 
 
 def test_only_the_authoritys_questions_are_answered_by_http(host: Host, edge: Site) -> None:
@@ -180,8 +180,8 @@ def test_only_the_authoritys_questions_are_answered_by_http(host: Host, edge: Si
         for name in (NAME, "old.example.org", "other.example.org", "127.0.0.1"):
             answer = edge.get("/.well-known/acme-challenge/token", name=name)
             assert (answer.status, answer.body) == (200, b"answer\n")
-        for path, code in (("link", 403), ("none", 404), ("", 404), ("%2e%2e/%2e%2e/shop/x", 308)):
-            assert edge.get(f"/.well-known/acme-challenge/{path}", name=NAME).status in (code, 403)
+        for path, code in (("link", 404), ("none", 404), ("", 404), ("%2e%2e/%2e%2e/shop/x", 308)):
+            assert edge.get(f"/.well-known/acme-challenge/{path}", name=NAME).status == code
     finally:
         host.check_output(f"rm {root}/token {root}/link")
 
