@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.wsgi.plugins.module_utils.files import Change, File
+from ansible_collections.slipway.wsgi.plugins.module_utils.transaction import Change, File
 
 DOCUMENTATION = r"""
 module: nginx_config

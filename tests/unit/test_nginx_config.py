@@ -59,7 +59,7 @@ def nginx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nginx:
     monkeypatch.setattr(nginx_config, "TAKEN_SECONDS", 0.1)
     monkeypatch.setattr(nginx_config, "call", host.call)
     monkeypatch.setattr(nginx_config, "children", lambda _: host.workers)
-    monkeypatch.setattr("ansible_collections.slipway.wsgi.plugins.module_utils.files.os.fchown", lambda *_: None)
+    monkeypatch.setattr("ansible_collections.slipway.wsgi.plugins.module_utils.transaction.os.fchown", lambda *_: None)
     return host
 
 

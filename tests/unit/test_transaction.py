@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.slipway.wsgi.plugins.module_utils.files import Change, File
+from ansible_collections.slipway.wsgi.plugins.module_utils.transaction import Change, File
 
 
 def tree(directory: Path) -> dict[str, tuple[str, int]]:
