@@ -43,6 +43,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state", help="directory that tools/hosts.py wrote to", type=Path)
     parser.addoption("--scenario-inventory", help="inventory of the hosts", type=Path)
     parser.addoption("--deploys", help="how many deploys the load test makes", type=int, default=20)
+    parser.addoption("--long", help="run the tests that are for `make test-load` too", action="store_true")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the marker means."""
+    config.addinivalue_line("markers", "long: takes long, so it is run by `make test-load` and not by `make test`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out, unless they are asked for."""
+    if config.getoption("--long"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -121,7 +136,7 @@ class Site:
         finally:
             connection.close()
 
-    def until(self, path: str, wanted: Callable[[Answer], bool], seconds: float = 15) -> Answer:
+    def until(self, path: str, wanted: Callable[[Answer], bool], seconds: float = 60) -> Answer:
         """Ask until an answer is as wanted, and return it; fail when that takes longer than ``seconds``."""
         deadline = time.monotonic() + seconds
         while True:
@@ -129,9 +144,10 @@ class Site:
                 answer = self.get(path)
                 if wanted(answer):
                     return answer
-            except OSError as error:
-                answer = Answer(0, {}, str(error).encode())
+            except (OSError, http.client.HTTPException) as error:
+                answer = Answer(0, {}, repr(error).encode())
             assert time.monotonic() < deadline, f"{path} after {seconds} s: {answer}"
+            time.sleep(0.02)  # what is refused is refused at once, and the processor is for what is to come up
 
 
 @dataclass(frozen=True)
@@ -276,8 +292,11 @@ def footprints(hosts: dict[str, Host]) -> dict[str, list[str]]:
     return {name: footprint(host) for name, host in hosts.items()}
 
 
-def await_that(wanted: Callable[[], bool], seconds: float = 20) -> None:
-    """Ask until it is so; fail when that takes longer than ``seconds``. To ask a host takes a while by itself."""
+def await_that(wanted: Callable[[], bool], seconds: float = 60) -> None:
+    """Ask until it is so; fail when that takes longer than ``seconds``. To ask a host takes a while by itself.
+
+    The time is for machines that have much else to do: what is so is found to be so at once.
+    """
     deadline = time.monotonic() + seconds
     while not wanted():
         assert time.monotonic() < deadline, f"still not so after {seconds} s"
@@ -328,12 +347,39 @@ SWITCHABLE: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="session")
+def lesson_again(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[Callable[[], dict[str, str]]]:
+    """Have the inventory's app live again when it is called, {host: its release}, as before and after all tests."""
+    names: dict[str, str] = {}
+
+    def have() -> dict[str, str]:
+        live = {name: live_release(host) for name, host in hosts.items()}
+        if live != names:
+            run = playbook("playbooks/deploy.yml")
+            assert run.code == 0, run.output
+            names.update({name: live_release(host) for name, host in hosts.items()})
+        return names
+
+    have()
+    yield have
+    have()
+
+
 @pytest.fixture(scope="module")
-def lesson(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[dict[str, str]]:
+def lesson(lesson_again: Callable[[], dict[str, str]]) -> Iterator[dict[str, str]]:
     """Begin with the lesson's app live, {host: its release}, and end with it, whatever the tests deploy in between."""
-    yield {name: live_release(host) for name, host in hosts.items()}
-    run = playbook("playbooks/deploy.yml")
-    assert run.code == 0, run.output
+    yield lesson_again()
+    lesson_again()
+
+
+@pytest.fixture(scope="module")
+def anything(request: pytest.FixtureRequest, hosts: dict[str, Host]) -> dict[str, str]:
+    """Begin with whatever is live, {host: its release}: these tests bring apps of their own, and leave one of them.
+
+    It saves the deploy of the lesson's app that `lesson` makes between tests that do not need it.
+    """
+    request.getfixturevalue("lesson_again")
+    return {name: live_release(host) for name, host in hosts.items()}
 
 
 @dataclass

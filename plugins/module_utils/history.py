@@ -113,15 +113,16 @@ class History:
             )
         return targets
 
-    def prunable(self, live: str, built: Mapping[str, str], keep: int) -> list[str]:
+    def prunable(self, live: str, built: Mapping[str, str], keep: int, left: str = "") -> list[str]:
         """Return the releases that may be removed, oldest first; never the live one and never the one before it.
 
         Args:
             live: the live release.
             built: {release: when it was built, UTC in ISO 8601} of those that are whole on this host.
             keep: how many stay, those that were live most recently first.
+            left: the release that visitors came from at the last switch: its static files are still asked for.
         """
-        stays = {live, self.warm, self.before(live, built), self.pending.get("release"), self.pending.get("previous")}
+        stays = {live, left, self.warm, self.before(live, built), *map(self.pending.get, ("release", "previous"))}
 
         def age(name: str) -> str:
             return max(built[name], self.lived.get(name, {}).get("at", ""))

@@ -88,6 +88,8 @@ class Host:
         self.warn = warn
         self.releases = os.path.join(root, "releases")
         self.link = os.path.join(root, "live")
+        # What was live before, and before that: the web server looks there for static files that the live one lacks.
+        self.previous, self.earlier = os.path.join(root, "previous"), os.path.join(root, "earlier")
         self.step = ""
 
     # -- what there is ------------------------------------------------------------------------------------------------
@@ -124,7 +126,21 @@ class Host:
 
     def live(self) -> str:
         """Return the name of the live release, or an empty text."""
-        return os.path.basename(os.readlink(self.link)) if os.path.islink(self.link) else ""
+        return self.led_to(self.link)
+
+    @staticmethod
+    def led_to(link: str) -> str:
+        """Return the name of the release that a link leads to, or an empty text."""
+        return os.path.basename(os.readlink(link)) if os.path.islink(link) else ""
+
+    @staticmethod
+    def lead(link: str, name: str) -> None:
+        """Let a link lead to a release, by one rename(2)."""
+        new = f"{link}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        os.symlink(os.path.join("releases", name), new)
+        os.rename(new, link)
 
     def history(self) -> History:
         """Return what is remembered, made to agree with the link."""
@@ -291,16 +307,22 @@ class Host:
         return self.run("journalctl", "--no-pager", "--output=cat", "--lines=60", f"--unit={service}")
 
     def switch(self, name: str) -> None:
-        """Put a release live, or none: one rename(2), so that at every moment exactly one release is live."""
+        """Put a release live, or none: one rename(2), so that at every moment exactly one release is live.
+
+        Pages of the release before are still open, and ask for its static files. So it is kept in reach, and before the
+        rename: live, previous and earlier lead to both releases at every moment. There are two, or going back to what
+        `previous` leads to would for a moment leave one of the two out.
+        """
         if not name:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.link)
             return
-        new = f"{self.link}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new)
-        os.symlink(os.path.join("releases", name), new)
-        os.rename(new, self.link)
+        live, previous = self.live(), self.led_to(self.previous)
+        if previous:
+            self.lead(self.earlier, previous)
+        if live:
+            self.lead(self.previous, live)
+        self.lead(self.link, name)
 
     def undo(self, why: str) -> str:
         """Take a switch back that is not confirmed: the previous release is live again, and the other one is bad.

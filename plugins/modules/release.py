@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import functools
 import json
 import os
@@ -373,9 +374,24 @@ class Deploy:
         host.step = "build"
         host.run("chown", "-R", "-h", "root:root", host.path(name))
         host.run("chmod", "-R", "go-w", host.path(name))  # uv's lock file is open to everybody
+        self.keep_times()
         # Imports are three times as fast with it. A file that does not compile is no fault until something imports it.
         # This runs as root, so not by the environment's python: it would run what packages hooked into its start.
         host.succeeds(params["python"], "-I", "-m", "compileall", "-q", app)
+
+    def keep_times(self) -> None:
+        """Give what is as in the live release the time that it has there: by it browsers learn that it has not changed.
+
+        A clone of git's and what is made by a hook have the time of the deploy, whether they have changed or not.
+        """
+        new, live = (self.host.path(name, "app") for name in (self.name, self.host.live()))
+        for where, _, files in os.walk(new):
+            for file in files:
+                path = os.path.join(where, file)
+                twin = os.path.join(live, os.path.relpath(path, new))
+                if os.path.isfile(twin) and not os.path.islink(path) and filecmp.cmp(path, twin, shallow=False):
+                    found = os.stat(twin)
+                    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
 
     def as_user(self, *command: str, reason: str) -> None:
         """Run a command of the build as the app's user, who may write to nothing but its environment.
@@ -540,7 +556,7 @@ class Deploy:
         built = {name: facts["built"] for name, facts in host.all().items()}
         # Left from a run that was killed: none is running, this holds the lock.
         unfinished = host.unfinished()
-        result["pruned"] = history.prunable(self.name, built, params["keep"])
+        result["pruned"] = history.prunable(self.name, built, params["keep"], host.led_to(host.previous))
         for release in result["pruned"]:
             # First of all, or what is left when this is killed counts as whole.
             os.unlink(host.path(release, "release.json"))

@@ -125,6 +125,7 @@ def test_pruning_keeps_the_most_recent_and_never_the_live_one_or_the_one_before(
     assert walk.history.prunable("e", built, 3) == ["a", "b"]
     walk.back("b")
     assert walk.history.prunable("b", built, 2) == ["c", "d", "e"], "a is the one before b"
+    assert walk.history.prunable("b", built, 2, "e") == ["c", "d"], "visitors came from e"
     walk.fail("f")
     assert walk.history.prunable("b", {**built, "f": "2026-11-24T11:00:00Z"}, 5) == ["f"]
 

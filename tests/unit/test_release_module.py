@@ -219,6 +219,23 @@ def test_a_release_is_built(machine: Shop, archive: Path) -> None:
     assert machine.run("built", **build(machine))["changed"] is False
 
 
+def test_what_has_not_changed_keeps_its_time(machine: Shop, archive: Path) -> None:
+    """Whatever a hook did to it; what has changed, in size or not, and what is a link has a time of its own."""
+    source, time = archive.with_suffix("").with_suffix(""), 1_000_000_000
+    for name in ("same.css", "other.css", "new.css"):
+        (source / name).write_text("body {}\n")
+    (source / "link.css").symlink_to("same.css")
+    live = machine.whole(OLD) / "app"
+    machine.put_live(OLD)
+    for name, text in (("same.css", "body {}\n"), ("other.css", "b0dy {}\n"), ("link.css", "body {}\n")):
+        (live / name).write_text(text)
+        os.utime(live / name, (time, time))
+    plan = {"hooks": {"after_build": ["touch same.css"]}}
+    assert "failed" not in machine.run("built", **build(machine, archive=str(packed(source)), plan=plan))
+    app = machine.path(NEW) / "app"
+    assert {path.name for path in app.glob("*.css") if path.lstat().st_mtime == time} == {"same.css"}
+
+
 def test_what_a_release_has_is_open_to_read_and_closed_to_write(machine: Shop, archive: Path) -> None:
     """Whatever the umask of who deploys: everybody may read but the environment, nobody but root may write."""
     os.umask(0o077)
@@ -796,30 +813,50 @@ def test_the_first_release_has_nothing_to_go_back_to(machine: Shop, monkeypatch:
     assert list(machine.stored()["bad"]) == [NEW]
 
 
+def watched(host: Host, name: str) -> list[tuple[str, ...]]:
+    """Switch to a release; give where live, previous and earlier lead to after each of its system calls."""
+    seen: list[tuple[str, ...]] = []
+
+    def look(_frame: object, event: str, _argument: object) -> None:
+        if event == "c_return":
+            links = (host.link, host.previous, host.earlier)
+            seen.append(tuple(os.path.basename(os.readlink(link)) if os.path.lexists(link) else "" for link in links))
+
+    sys.setprofile(look)
+    try:
+        host.switch(name)
+    finally:
+        sys.setprofile(None)
+    assert len(seen) > 3
+    return seen
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_going_live_is_one_step(machine: Shop, first: bool) -> None:
     """Whatever the switch does, after each of its system calls the link is there and leads to a release."""
     machine.whole(NEW)
-    (machine.root / "live.new").symlink_to("what a killed switch left")
+    for link in ("live", "previous"):
+        (machine.root / f"{link}.new").symlink_to("what a killed switch left")
     if not first:
         machine.whole(OLD)
         machine.put_live(OLD)
-    host = Host(APP, str(machine.root))
-    seen: list[str] = []
-
-    def look(_frame: object, event: str, _argument: object) -> None:
-        if event == "c_return":
-            seen.append(os.readlink(host.link) if os.path.lexists(host.link) else "")
-
-    sys.setprofile(look)
-    try:
-        host.switch(NEW)
-    finally:
-        sys.setprofile(None)
-    assert len(seen) > 3
+    seen = [live for live, _, _ in watched(Host(APP, str(machine.root)), NEW)]
     assert seen == sorted(seen)
-    assert set(seen) == {"" if first else f"releases/{OLD}", f"releases/{NEW}"}
+    assert set(seen) == {"" if first else OLD, NEW}
     assert not os.path.lexists(machine.root / "live.new")
+
+
+def test_what_visitors_came_from_stays_in_reach(machine: Shop) -> None:
+    """Deployed, gone back, deployed again: after each system call the three links lead to both releases."""
+    for name in (OLD, NEW, OTHER):
+        machine.whole(name)
+    host = Host(APP, str(machine.root))
+    assert set(watched(host, OLD)) == {("", "", ""), (OLD, "", "")}, "there was none before"
+    for before, after in ((OLD, NEW), (NEW, OLD), (OLD, NEW), (NEW, OTHER), (OTHER, OLD)):
+        seen = watched(host, after)
+        missing = [links for links in seen if not {before, *({after} & set(seen[0][:2]))} <= set(links)]
+        assert missing == [], f"from {before} to {after}"
+        assert seen[-1][:2] == (after, before)
 
 
 def test_a_link_that_is_no_link_is_no_traceback(machine: Shop) -> None:

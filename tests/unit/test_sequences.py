@@ -70,6 +70,8 @@ class Model:
     there: set[str] = field(default_factory=set)
     bad: set[str] = field(default_factory=set)
     warm: str = ""
+    # Where visitors came from at the last switch.
+    left: str = ""
     age: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -86,7 +88,7 @@ class Model:
         """Return what can be seen from outside."""
         return {
             "live": self.live, "previous": self.previous, "warm": self.warm, "there": sorted(self.there),
-            "bad": sorted(self.bad & self.there),
+            "bad": sorted(self.bad & self.there), "left": self.left,
         }  # fmt: skip
 
     def drop(self, name: str) -> None:
@@ -97,6 +99,7 @@ class Model:
 
     def went_live(self, name: str, back: bool, when: int) -> None:
         """Let a release be live."""
+        self.left = self.live
         if back and name in self.line:
             self.at = self.line.index(name)
         else:
@@ -107,6 +110,7 @@ class Model:
 
     def undone(self, name: str) -> None:
         """Let a release be found to be bad."""
+        self.left = name if self.live else ""
         self.bad.add(name)
         self.drop(name)
         self.stopped(name)
@@ -117,7 +121,7 @@ class Model:
 
     def superfluous(self, keep: int) -> list[str]:
         """Return what is pruned: bad ones first, then the ones not used for longest; never what is needed."""
-        needed = {self.live, self.previous, self.warm}
+        needed = {self.live, self.previous, self.warm, self.left}
         others = sorted(self.there - needed, key=lambda name: (name not in self.bad, self.age[name]))
         return others[: max(len(self.there) - keep, 0)]
 
@@ -209,6 +213,8 @@ def worlds_after_a_kill(model: Model, run: Run, phase: str, there: set[str], whe
             ("live", "both"): [*untouched, undone, lives, down],
             ("retired", "both"): [undone, lives, down, confirmed],
         }[phase, run.then]
+    # Before live, the link to what was live before is changed: it may have come to the one and not to the other.
+    found = [replace(copy.deepcopy(world), left=left) for world in found for left in {start.left, start.live, name}]
     result = []
     for world in found:
         gone = world.there - there
@@ -410,6 +416,7 @@ class Sequence:
         return {
             "live": host.live(), "previous": one("previous"), "warm": one("warm"),
             "there": sorted(row["name"] for row in rows), "bad": sorted(row["name"] for row in rows if row["why"]),
+            "left": host.led_to(host.previous),
         }  # fmt: skip
 
     def is_whole(self) -> None:
@@ -441,7 +448,8 @@ class Sequence:
         wanted = set(machine.unit_names(*filter(None, [model.live, model.warm])))
         self.holds(machine.up() == wanted, "these are up", machine.up(), "and not", wanted)
         self.holds(machine.names() == sorted(model.there), "these are there", machine.names())
-        left = {path.name for path in machine.root.iterdir()} - {"live", "releases", "state.json"}
+        kept = {"live", "previous", "earlier", "releases", "state.json"}
+        left = {path.name for path in machine.root.iterdir()} - kept
         self.holds(not left, "this is left", left)
 
     def is_gone(self, name: str, refused: str) -> None:
@@ -604,6 +612,12 @@ def prunes_the_previous(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(History, "prunable", careless)
 
 
+def prunes_what_visitors_came_from(patch: pytest.MonkeyPatch) -> None:
+    """Let the release whose static files are still asked for be removed as any other."""
+    prunable = History.prunable
+    patch.setattr(History, "prunable", lambda history, live, built, keep, _left: prunable(history, live, built, keep))
+
+
 def undo_does_not_restore(patch: pytest.MonkeyPatch) -> None:
     """Let an undo only take note that the release is bad."""
 
@@ -619,7 +633,13 @@ def undo_does_not_restore(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "mutation",
-    [no_note_before_the_rename, stops_before_it_confirms, prunes_the_previous, undo_does_not_restore],
+    [
+        no_note_before_the_rename,
+        stops_before_it_confirms,
+        prunes_the_previous,
+        prunes_what_visitors_came_from,
+        undo_does_not_restore,
+    ],
     ids=lambda mutation: mutation.__name__,
 )
 def test_the_sequences_see_what_is_broken(mutation: Callable[[pytest.MonkeyPatch], None]) -> None:

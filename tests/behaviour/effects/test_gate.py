@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import APP, ROOT, SWITCHABLE, Run, Site, footprint, footprints, live_release, visited
+from conftest import APP, ROOT, SWITCHABLE, Play, Run, Site, footprint, footprints, live_release, visited
 from testinfra.host import Host
 
 # Refused at the first look: what these tests are about is not patience.
-STRICT = {"release_health_attempts": 1, "release_health_timeout": 1, "release_start_timeout": 3}
+STRICT = {"uwsgi_processes": 3, "release_health_attempts": 1, "release_health_timeout": 1, "release_start_timeout": 3}
+NOWHERE = "ssh://git@127.0.0.1:9/app.git"
 HANGS = (ROOT / "tests/apps/switchable/wsgi.py").read_text().splitlines().index("    wait()") + 1
 # A version that the index has not got; the hash is of nothing.
 NO_SUCH_VERSION = f"bottle==0.0.0 --hash=sha256:{'0' * 64}\n"
@@ -24,10 +25,10 @@ class Broken:
     """A kind of broken release.
 
     Attributes:
-        step: the step that refuses it.
+        step: the step that refuses it; "" if its source is not to be had, so that there is no release yet.
         said: what the output says after that, in this order.
         fault: how the app fails, see tests/apps/switchable.
-        files: the source instead, {name: text}.
+        files: the source instead, {name: text}; a git repository with one commit if there is a `release_ref`.
         inputs: more that is not as in the inventory.
     """
 
@@ -39,10 +40,20 @@ class Broken:
 
     def deploy(self, directory: Path) -> dict[str, Any]:
         """Return the inputs of its deploy; a source of its own is written to a directory."""
+        directory.mkdir()
         for name, text in self.files.items():
             (directory / name).write_text(text)
+        if self.files and "release_ref" in self.inputs:
+            for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@example.org commit --quiet -m a"):
+                subprocess.run(["git", *command.split()], cwd=directory, check=True)
         source = {"release_source": str(directory)} if self.files else {}
         return {**SWITCHABLE, **STRICT, **source, "release_environment": {"FAULT": self.fault}, **self.inputs}
+
+    def told(self, source: str) -> tuple[str, ...]:
+        """Return what the end of the output has to say, in order."""
+        if not self.step:
+            return ("Bring the source to the controller", source, *self.said)
+        return ("Release ", f" of {APP}, step {self.step}: ", *self.said, " is live.")
 
 
 def hook(point: str) -> Broken:
@@ -67,23 +78,32 @@ BROKEN = {
     "hangs at import": Broken(
         "check", ("importing the app did not end within 3 s.", f'wsgi.py", line {HANGS} in <module>'), "hang"
     ),
-    "answers 500": Broken("probe", ("GET / of each worker", "3 of 3 workers answered 500 (told to answer 500)"), "500"),
-    "answers 404": Broken("probe", ("3 of 3 workers answered 404", "set release_health_path"), "404"),
-    "answers too late": Broken("probe", ("3 of 3 workers gave no answer within 1 s", "last lines"), "late"),
-    "has one bad worker": Broken("probe", ("1 of 3 workers answered 503", "last lines", "503"), "worker"),
     "requires what is not there": Broken(
         "build",
         ("uv could not install requirements.txt.", "bottle"),
         files={"wsgi.py": "", "requirements.txt": NO_SUCH_VERSION},
         inputs={"release_requirements": ["requirements.txt"]},
     ),
+    "answers 500": Broken("probe", ("GET / of each worker", "3 of 3 workers answered 500 (told to answer 500)"), "500"),
+    "answers 404": Broken("probe", ("3 of 3 workers answered 404", "set release_health_path"), "404"),
+    "answers too late": Broken("probe", ("3 of 3 workers gave no answer within 1 s", "last lines"), "late"),
+    "has one bad worker": Broken("probe", ("1 of 3 workers answered 503", "last lines", "503"), "worker"),
     "does not migrate": Broken(
         "migrate",
         ("the migration `echo halfway; exit 3` ended with exit code 3.", "halfway"),
         inputs={"release_migrate": "echo halfway; exit 3"},
     ),
     "fails after it was built": hook("after_build"),
-    "fails before it goes live": hook("before_live"),
+    "has an unreachable source": Broken(
+        "", ("127.0.0.1 port 9: Connection refused",), inputs={"release_source": NOWHERE, "release_ref": "main"}
+    ),
+    "has an unknown reference": Broken(
+        "",
+        ("has no commit no-such-branch: release_ref has to be a branch or a tag",),
+        files={"wsgi.py": ""},
+        inputs={"release_ref": "no-such-branch"},
+    ),
+    # A hook before it goes live fails in test_fleet.py.
     "fails after it went live": hook("after_live"),
     "is not to be had from the web server": Broken(
         "verify",
@@ -91,20 +111,27 @@ BROKEN = {
         inputs={"release_url": "http://127.0.0.1:9"},
     ),
 }
+# Two at a time, one on each host; and for `make test-load` the other way round.
+TURNS = [
+    pytest.param(pair, id=", ".join(pair), marks=marks)
+    for step, marks in ((1, ()), (-1, pytest.mark.long))
+    for pair in [[*BROKEN][number : number + 2][::step] for number in range(0, len(BROKEN), 2)]
+]
 
 
 def refused(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], inputs: dict[str, Any]
-) -> Run:
-    """Deploy what has to be refused, with visitors there all the while: none is failed, and nothing is left of it."""
+    hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], inputs: dict[str, dict[str, Any]]
+) -> dict[str, Run]:
+    """Deploy what has to be refused, {host: inputs}, with visitors there: none is failed, and nothing is left of it."""
     before = footprints(hosts)
     assert {lines[-1] for lines in before.values()} == {"running"}
     with visited(sites) as visitors:
-        run = playbook("playbooks/deploy.yml", **inputs)
-    assert run.code != 0, run.output
+        plays = {name: play("playbooks/deploy.yml", "--limit", name, **more) for name, more in inputs.items()}
+        runs = {name: one.wait() for name, one in plays.items()}
+    assert [run.output for run in runs.values() if run.code == 0] == []
     assert visitors.failed() == {name: [] for name in hosts}
     assert footprints(hosts) == before
-    return run
+    return runs
 
 
 def in_order(text: str, *parts: str) -> None:
@@ -115,47 +142,19 @@ def in_order(text: str, *parts: str) -> None:
         at = text.index(part, at) + len(part)
 
 
-@pytest.mark.usefixtures("lesson")
-@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+@pytest.mark.usefixtures("anything")
+@pytest.mark.parametrize("kinds", TURNS)
 def test_a_broken_release_meets_no_visitor(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], tmp_path: Path, broken: Broken
+    hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], tmp_path: Path, kinds: list[str]
 ) -> None:
     """The play ends red; what is live and its processes are as before; the end of the output says where and why."""
-    run = refused(hosts, sites, playbook, broken.deploy(tmp_path))
-    in_order(run.end, "Release ", f" of {APP}, step {broken.step}: ", *broken.said, " is live.")
-    assert "not me" not in run.output
-
-
-@pytest.mark.usefixtures("lesson")
-@pytest.mark.parametrize(
-    ("source", "ref", "said"),
-    [
-        ("ssh://git@127.0.0.1:9/app.git", "main", "127.0.0.1 port 9: Connection refused"),
-        ("", "no-such-branch", "has no commit no-such-branch: release_ref has to be a branch or a tag"),
-    ],
-    ids=["unreachable", "unknown reference"],
-)
-def test_a_source_that_is_not_there(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], tmp_path: Path,
-    source: str, ref: str, said: str,
-) -> None:  # fmt: skip
-    """There is no release yet that could have a name; the task says that it is about the source."""
-    if not source:
-        commit = [
-            "-c",
-            "user.name=a",
-            "-c",
-            "user.email=a@example.org",
-            "commit",
-            "--quiet",
-            "--allow-empty",
-            "-m",
-            "a",
-        ]
-        for command in (["init", "--quiet"], commit):
-            subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    run = refused(hosts, sites, playbook, {**SWITCHABLE, "release_source": source or str(tmp_path), "release_ref": ref})
-    in_order(run.end, "Bring the source to the controller", source or str(tmp_path), said)
+    assert len(kinds) == len(hosts)
+    kind = dict(zip(hosts, kinds, strict=True))
+    inputs = {name: BROKEN[kind[name]].deploy(tmp_path / name) for name in hosts}
+    runs = refused(hosts, sites, play, inputs)
+    for name, run in runs.items():
+        in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
+        assert "not me" not in run.output
 
 
 @pytest.fixture
@@ -173,14 +172,15 @@ def full(hosts: dict[str, Host]) -> Any:
         host.check_output(f"umount {releases} && umount /mnt/full && rmdir /mnt/full")
 
 
-@pytest.mark.usefixtures("lesson", "full")
-def test_a_full_disk(hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]) -> None:
+@pytest.mark.usefixtures("anything", "full")
+def test_a_full_disk(hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play]) -> None:
     """What was built until then does not stay, or the disk would stay full."""
-    run = refused(hosts, sites, playbook, {**SWITCHABLE, "release_environment": {"FULL": "1"}})
-    in_order(run.end, "Release ", f" of {APP}, step build: ", "No space left on device", " is live.")
+    inputs = {**SWITCHABLE, "release_environment": {"FULL": "1"}}
+    for run in refused(hosts, sites, play, dict.fromkeys(hosts, inputs)).values():
+        in_order(run.end, "Release ", f" of {APP}, step build: ", "No space left on device", " is live.")
 
 
-@pytest.mark.usefixtures("lesson")
+@pytest.mark.usefixtures("anything")
 def test_a_good_release_goes_live_straight_after(
     hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
 ) -> None:

@@ -1,4 +1,8 @@
-"""Deploys that are killed at every step: what is live is whole, visitors notice nothing, and the next run converges."""
+"""Deploys that are killed at every step: what is live is whole, visitors notice nothing, and the next run converges.
+
+`make test` kills where the outcomes differ: before the switch, in it, after it, and in the step that confirms it; all
+other points, and the random sequence, are for `make test-load`.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ POINTS = {
     "stop": "retired .*stop drain .*Popen .*'stop'",
     "prune": "retired .*shutil.rmtree",
 }
+SHORT = ("migrate", "go live", "verify", "retire")
 # After these there is no run of its own: the next one is that which is killed at the next point.
 EARLY = ("lock", "fetch", "build", "migrate", "start", "probe")
 # From here on a switch is confirmed: the new release stays live, whoever dies.
@@ -126,15 +131,15 @@ class Target:
             "playbooks/deploy.yml", "--limit", self.name, ansible_python_interpreter=f"{STOPPER}/python", **inputs
         )
         if how == "wait":
-            self.host.check_output(f"timeout 90 cat {STOPPER}/reached")
+            self.host.check_output(f"timeout 300 cat {STOPPER}/reached")
             play.process.kill()
             play.process.wait()
-            self.host.check_output(f"echo go > {STOPPER}/go")
+            self.host.check_output(f"timeout 90 sh -c 'echo go > {STOPPER}/go'")
         else:
             run = play.wait()
             assert run.code != 0, run.output
             assert not self.host.file(f"{STOPPER}/point").exists, f"{point} was not reached: {run.output}"
-        self.host.check_output(SETTLED)
+        self.host.check_output(f"timeout 300 {SETTLED}")
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +152,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module")
 def targets(
-    lesson: dict[str, str], hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], source: Source
+    anything: dict[str, str], hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], source: Source
 ) -> Iterator[list[Target]]:
     """Put the app for load on all hosts, and an interpreter that can be stopped."""
-    assert set(lesson) == set(hosts)
+    assert set(anything) == set(hosts)
     source.change()
     run = play("playbooks/deploy.yml", **source.inputs).wait()
     assert run.code == 0, run.output
@@ -183,7 +188,9 @@ def visitors(
 
 
 @pytest.mark.usefixtures("visitors")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(point, marks=() if point in SHORT else pytest.mark.long) for point in POINTS]
+)
 def test_a_killed_run_leaves_what_is_whole(
     targets: list[Target], play: Callable[..., Play], source: Source, point: str
 ) -> None:
@@ -250,6 +257,7 @@ RANDOM = 1
 SEED = 3
 
 
+@pytest.mark.long
 def test_a_random_sequence(targets: list[Target], source: Source, pytestconfig: pytest.Config) -> None:
     """Whatever is done in whatever order, the link leads to a release that runs, and to the one that it should."""
     assert source.number, "the hosts have the app"

@@ -13,7 +13,7 @@ from conftest import SWITCHABLE, Gate, Play, Run, Site, footprints, visited
 from testinfra.host import Host
 
 
-@pytest.mark.usefixtures("lesson")
+@pytest.mark.usefixtures("anything")
 def test_the_second_is_refused_and_a_killed_one_is_in_nobodys_way(
     hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], playbook: Callable[..., Run]
 ) -> None:

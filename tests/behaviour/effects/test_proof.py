@@ -20,12 +20,14 @@ class Without:
         line: the text that is it.
         instead: the text in its place.
         test: the test that has to turn red, as pytest names it below tests/behaviour/effects.
+        red: the assertion that has to fail in it, so that it is not red for another reason.
     """
 
     file: str
     line: str
     instead: str
     test: str
+    red: str
 
 
 # The drain is taken out by tests/load, as it takes more requests than workers to miss it; the lock by tests/unit.
@@ -34,24 +36,29 @@ WITHOUT = {
         "plugins/modules/release.py",
         'probe.workers(host.socket(name), probe.Health(**plan["health"]), plan["workers"])',
         "pass",
-        "test_gate.py::test_a_broken_release_meets_no_visitor[answers 500]",
+        "test_gate.py::test_a_broken_release_meets_no_visitor[answers 500, answers 404]",
+        "assert [run.output for run in runs.values() if run.code == 0] == []",
     ),
     "rename": Without(
         "plugins/modules/release.py",
         "        host.switch(name)\n",
         "        host.stop(previous, visited=False)\n        host.switch(name)\n",
         "test_gate.py::test_a_good_release_goes_live_straight_after",
+        "assert visitors.failed() == {name: [] for name in hosts}",
     ),
     "undo": Without(
         "plugins/module_utils/host.py",
         '        if not name:\n            return ""\n',
         '        return ""\n',
-        "test_gate.py::test_a_broken_release_meets_no_visitor[fails after it went live]",
+        "test_gate.py::test_a_broken_release_meets_no_visitor"
+        "[fails after it went live, is not to be had from the web server]",
+        "assert footprints(hosts) == before",
     ),
 }
 
 
-@pytest.mark.usefixtures("lesson")
+@pytest.mark.long
+@pytest.mark.usefixtures("anything")
 @pytest.mark.parametrize("without", WITHOUT.values(), ids=WITHOUT)
 def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, tmp_path: Path, without: Without) -> None:
     """The test is run against the same hosts, by the copy's own playbooks, and fails by an assertion."""
@@ -68,3 +75,4 @@ def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, tmp_pa
     )  # fmt: skip
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
     assert f"FAILED {test}" in run.stdout, run.stdout
+    assert f">       {without.red}" in run.stdout, run.stdout

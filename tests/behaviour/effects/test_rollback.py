@@ -11,15 +11,15 @@ import pytest
 from conftest import APP, SWITCHABLE, Run, Site, footprints, live_release, main_pid, visited
 from testinfra.host import Host
 
-pytestmark = pytest.mark.usefixtures("lesson")
+pytestmark = pytest.mark.usefixtures("anything")
 CLOSED = "http://127.0.0.1:9"  # nobody listens there: no release is to be had from this web server
 
 
 @pytest.fixture(scope="module")
-def releases(lesson: dict[str, str]) -> dict[str, str]:
-    """The releases that the tests have made, {what they are called here: name}; it begins with the lesson's."""
-    (name,) = set(lesson.values())
-    return {"lesson": name}
+def releases(anything: dict[str, str]) -> dict[str, str]:
+    """The releases that the tests have made, {what they are called here: name}, and the one that was live."""
+    (name,) = set(anything.values())
+    return {"first": name}
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_twice_is_two_back_and_forward_goes_by_name(
 ) -> None:
     """No visitor notices any of it, and nothing is left up that is not live."""
     with visited(sites) as visitors:
-        for options, wanted in (({}, "red"), ({}, "lesson"), ({"release_to": releases["green"]}, "green")):
+        for options, wanted in (({}, "red"), ({}, "first"), ({"release_to": releases["green"]}, "green")):
             run = playbook("playbooks/rollback.yml", **options)
             assert run.code == 0, run.output
             assert live(hosts) == releases[wanted]
@@ -96,18 +96,18 @@ def test_what_does_not_last_is_undone_and_skipped_from_then_on(
         assert f"Release {releases['red']} of {APP}, step verify: GET {CLOSED}/ for the host localhost" in run.end
         assert f"{releases['green']} is live." in run.end
         assert footprints(hosts) == before
-        wanted = {releases["green"]: "live", releases["red"]: "bad", releases["lesson"]: "previous"}
+        wanted = {releases["green"]: "live", releases["red"]: "bad", releases["first"]: "previous"}
         assert states(playbook).items() >= wanted.items()
         run = playbook("playbooks/rollback.yml")
     assert run.code == 0, run.output
-    assert live(hosts) == releases["lesson"]
+    assert live(hosts) == releases["first"]
     assert visitors.failed() == {name: [] for name in hosts}
 
 
 @pytest.mark.parametrize(
     ("to", "said"),
     [
-        ("lesson", "is live already. Good releases on this host: "),
+        ("first", "is live already. Good releases on this host: "),
         ("0123456789ab", "Release 0123456789ab is not on this host. Releases to go to: "),
     ],
     ids=["live", "missing"],

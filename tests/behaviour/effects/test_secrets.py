@@ -93,7 +93,7 @@ def key(directory: Path) -> str:
     return text
 
 
-@pytest.mark.usefixtures("lesson")
+@pytest.mark.usefixtures("anything")
 def test_a_secret_is_seen_by_the_app_only(
     hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run],
     seen: Callable[[], dict[str, str]], tmp_path: Path,
