@@ -4,6 +4,8 @@ IMAGE ?= debian13
 VENV := .venv/bin
 DEPLOYS ?= 20
 LOAD := .slipway/load
+# Of the tests on hosts those that `make test` runs a part of, or not at all.
+LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof))
 PYTHON_CODE := plugins tools tests
 # The project's own tools first, whatever is active in the shell.
 export PATH := $(CURDIR)/$(VENV):$(PATH)
@@ -23,7 +25,9 @@ down: ## Remove the throw-away host, its image and what `make up` wrote.
 bootstrap: ## Install what the project needs on this machine.
 	@$(PYTHON) tools/bootstrap.py
 
-test: lint unit molecule ## Run everything that there is: lint, tests without a host, tests on hosts.
+test: bootstrap ## Run everything that there is: lint and tests without a host at once, then tests on hosts.
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+	@$(MAKE) --no-print-directory molecule
 
 lint: bootstrap ## Check the style of all that is written.
 	ruff check .
@@ -44,12 +48,13 @@ molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13; wha
 	molecule test --all || { cat .slipway/failures.log; exit 1; }
 	@cat .slipway/figures.md
 
-test-load: bootstrap ## Deploy and roll back under load, on hosts of its own (DEPLOYS=20); the pictures are in .slipway/load.
+test-load: bootstrap ## Deploy and roll back under load (DEPLOYS=20), and run the long tests, on hosts of its own; see .slipway/load.
+	@rm -f .slipway/failures.log .slipway/figures.md
 	python tools/hosts.py create --state $(LOAD) debian12=debian12 debian13=debian13
 	ansible-playbook -i tests/load/inventory site.yml
-	python -m pytest -q tests/load --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
+	python -m pytest -q tests/load $(LONG) --long --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
 	    --ssh-config=$(LOAD)/ssh_config --state=$(LOAD) --scenario-inventory=tests/load/inventory --deploys=$(DEPLOYS)
-	cat $(LOAD)/figures.md
+	cat $(LOAD)/figures.md .slipway/figures.md
 	python tools/hosts.py destroy --state $(LOAD)
 
 docs: bootstrap ## Write the generated parts of the documentation.

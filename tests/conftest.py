@@ -302,6 +302,14 @@ def await_that(wanted: Callable[[], bool], seconds: float = 60) -> None:
         assert time.monotonic() < deadline, f"still not so after {seconds} s"
 
 
+def ended(process: int) -> bool:
+    """Return whether a process of this machine has ended, though nobody may have looked yet."""
+    try:
+        return "Z (zombie)" in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 @dataclass
 class Visitors:
     """What visitors met: an answer's status, or the fault, for each request of each host."""

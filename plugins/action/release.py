@@ -15,7 +15,7 @@ from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, 
 from ansible_collections.slipway.wsgi.plugins.plugin_utils import hold
 
 # What a release's name follows from, beside its source and its secrets.
-OF_THE_NAME = ("files", "environment", "plan", "requirements", "python")
+OF_THE_NAME = ("files", "environment", "plan", "requirements", "shared", "python")
 
 
 class ActionModule(ActionBase):
@@ -66,6 +66,7 @@ class ActionModule(ActionBase):
 
     def _look(self, fetched: source.Fetched, arguments: Mapping[str, Any]) -> None:
         """Refuse a source that lacks a file that is needed, or whose locks are none."""
+        source.keep_apart(fetched.names, arguments.get("shared") or [])
         requirements: list[str] = arguments.get("requirements") or []
         beside = [needed for file in requirements for needed in dependencies.needs(file)]
         for needed in [*requirements, *beside, *(arguments.get("needs") or [])]:

@@ -16,6 +16,8 @@ from ansible_collections.slipway.wsgi.plugins.module_utils.history import Histor
 from ansible_collections.slipway.wsgi.plugins.module_utils.releases import sandbox, timespan, unquoted
 
 UNITS = "/etc/systemd/system"
+# Here each app has a directory of its own, which nobody else can read.
+STATES = "/var/lib/slipway"
 KINDS = ("socket", "service")
 # A release counts as drained when so many looks in a row find its queue empty, so many seconds apart.
 LOOKS = 3

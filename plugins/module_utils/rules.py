@@ -183,13 +183,28 @@ def _is_destination(value: Any) -> str | None:
 
 
 def _is_network(value: Any) -> str | None:
+    # ipaddress alone lets a number and a zone pass.
     if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", value):
         return None
     try:
         ipaddress.ip_network(value)
     except ValueError as error:
-        return "bits behind the network's are set" if "host bits" in str(error) else None
+        return str(error) if "host bits" in str(error) else None
     return ""
+
+
+def _is_port(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    found = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(?:tcp|udp))?", str(value))
+    if not found:
+        return None
+    first, last = int(found[1]), int(found[2] or found[1])
+    return "" if 1 <= first <= last <= 65535 else None
+
+
+def _is_device(value: Any) -> str | None:
+    return _is_path(value) if isinstance(value, str) and value.startswith("/dev/") else None
 
 
 def _is_url_prefix(value: Any) -> str | None:
@@ -301,7 +316,9 @@ FORMATS: dict[str, Format] = {
     "destination": Format(
         "a host name (example.org), a domain (.example.org), an IP address or a network (10.0.0.0/8)", _is_destination
     ),
-    "network": Format("an IP address or a network (10.0.0.0/8)", _is_network),
+    "network": Format("an IP address (192.0.2.7) or a network (10.0.0.0/8, 2001:db8::/32)", _is_network),
+    "port": Format("a port from 1 to 65535 or several (8000-8010), of TCP, or with /udp after it of UDP", _is_port),
+    "time": Format('a time of day in quotes, such as "04:30"', _matches(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")),
     "url_prefix": Format(
         "a URL path with a slash at both ends, such as /static/, of A-Z a-z 0-9 . _ @ + -, without .. in it",
         _is_url_prefix,
@@ -312,6 +329,16 @@ FORMATS: dict[str, Format] = {
     "size": Format(
         "a size: a whole number with k, m, g or nothing after it, such as 10m",
         _matches(r"[0-9]{1,12}[kKmMgG]?", number=True),
+    ),
+    "memory": Format(
+        "a size such as 512M or 2G, a share of the host's memory such as 50%, or infinity",
+        _matches(r"[1-9][0-9]{0,8}[KMGT]|(?:[1-9][0-9]?|100)%|infinity"),
+    ),
+    "percent": Format("a percentage, such as 150%", _matches(r"[1-9][0-9]{0,5}%")),
+    "device": Format("the path of a device below /dev, such as /dev/ttyUSB0", _is_device),
+    "system_call": Format(
+        "the name of a system call, or of a group of them (@chown), see systemd-analyze syscall-filter",
+        _matches(r"@?[a-z][a-z0-9_-]*"),
     ),
     "url": Format("a URL that begins with http:// or https://", _is_url),
     "option": Format("lower-case letters, digits and dashes, no dash first", _matches(r"[a-z0-9][a-z0-9-]*")),

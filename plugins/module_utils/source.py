@@ -26,7 +26,7 @@ import urllib.request
 import zipfile
 import zlib
 from calendar import timegm
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -47,6 +47,9 @@ NEVER = frozenset(
         ".ruff_cache",
     }
 )
+
+# What keeps an empty directory in git.
+KEEPERS = frozenset({".gitkeep", ".gitignore", ".keep"})
 
 # Seconds for all of a fetch, and for one answer of a web server.
 TIME_LIMIT = 300.0
@@ -894,6 +897,32 @@ def _safe_link(directory: Path, name: Path) -> str:
             f"{directory / name} links to {target}, outside the source: copy the file in, or ignore the link."
         )
     return target
+
+
+def keep_apart(names: list[Path], shared: Sequence[str]) -> None:
+    """Refuse shared directories that would hide files of the source, or each other.
+
+    Args:
+        names: the files of the source, relative to it.
+        shared: the directories that outlive releases, relative to the source.
+
+    Raises:
+        SourceError: there is something at the place of one, or one is inside another.
+    """
+    for directory in map(Path, shared):
+        outer = next(
+            (other for other in map(Path, shared) if other != directory and directory.is_relative_to(other)), None
+        )
+        if outer:
+            raise SourceError(f"app_shared has both {outer} and {directory}, which is in it: name one of them.")
+        for name in names:
+            kept = name.parent == directory and name.name in KEEPERS
+            if not kept and (name.is_relative_to(directory) or directory.is_relative_to(name)):
+                raise SourceError(
+                    f"The source has {name}, and {directory} is a shared directory (app_shared): the app would not see "
+                    f"what the source has there. Take it out of the source (a .gitignore does), and copy what the app "
+                    f"needs to shared/{directory} in the app's directory on the host."
+                )
 
 
 def pack(directory: Path, names: list[Path], archive: Path) -> None:

@@ -107,7 +107,8 @@ class Change:
         """
         for _, after in self.files:
             if after.content is not None:
-                self._make_directory(os.path.dirname(after.path))
+                # What is made for a file that only its owner reads is for nobody else to enter.
+                self._make_directory(os.path.dirname(after.path), 0o755 if after.mode & 0o077 else 0o700)
             after.put()
 
     def undo(self) -> None:
@@ -124,12 +125,12 @@ class Change:
             with contextlib.suppress(OSError):  # somebody else uses it by now
                 os.rmdir(directory)
 
-    def _make_directory(self, path: str) -> None:
+    def _make_directory(self, path: str, mode: int) -> None:
         if os.path.isdir(path):
             return
-        self._make_directory(os.path.dirname(path))
+        self._make_directory(os.path.dirname(path), 0o755)
         os.mkdir(path)
-        os.chmod(path, 0o755)
+        os.chmod(path, mode)
         self._directories.append(path)
 
     def diff(self) -> list[dict[str, str]]:

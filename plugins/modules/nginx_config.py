@@ -28,7 +28,8 @@ description:
 options:
   files:
     description:
-      - The files, with C(path), C(content) and perhaps C(group). They belong to root and everybody can read them.
+      - The files, with C(path) and C(content). They belong to root and everybody can read them, or whom C(group) and
+        C(mode) say.
       - Without content, or with an empty one, there must be none.
     type: list
     elements: dict
@@ -227,7 +228,7 @@ def wanted(entries: list[dict[str, str]], mode: int) -> list[File]:
         File(
             entry["path"],
             entry.get("content") or None,
-            mode,
+            int(entry["mode"], 8) if "mode" in entry else mode,
             0,
             grp.getgrnam(entry["group"]).gr_gid if "group" in entry else 0,
             secret=mode & 0o007 == 0,

@@ -8,6 +8,7 @@ import filecmp
 import functools
 import json
 import os
+import pwd
 import shutil
 import syslog
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, lock, probe
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import NoTargetError
-from ansible_collections.slipway.wsgi.plugins.module_utils.host import Host, StepError, now, read, write
+from ansible_collections.slipway.wsgi.plugins.module_utils.host import STATES, Host, StepError, now, read, write
 from ansible_collections.slipway.wsgi.plugins.module_utils.releases import SECRET_LENGTH, quoted
 
 DOCUMENTATION = r"""
@@ -88,6 +89,18 @@ options:
     type: list
     elements: str
     default: []
+  shared:
+    description:
+      - Directories of the source that the app writes to, relative to it. They are C(<root>/shared/<name>), outlive
+        every release, and belong to the app and to O(group). The units in O(files) bring them into the release.
+      - The source must have nothing in them but what keeps them in git.
+    type: list
+    elements: str
+    default: []
+  group:
+    description: The web server's group. Nobody else may enter O(root), or read what the app writes to O(shared).
+    type: str
+    default: root
   fetched:
     description: What O(state=fetched) returned, for V(built).
     type: dict
@@ -300,19 +313,21 @@ class Deploy:
     def built(self) -> Result:
         """Make the release, if it is not there."""
         host, name = self.host, self.name
+        os.umask(0o022)
         if host.whole(name):
-            return self.told(settled=host.settled(name), back=False)
+            return self.told(changed=self.share(), settled=host.settled(name), back=False)
         result = self.told(changed=True, settled=False, back=False, diff=self.difference())
         if self.module.check_mode:
             return result
         if not self.params["archive"]:
             # Only now is it known that the source is wanted here: the action plugin brings it and calls again.
             return {**result, "needs_archive": True}
-        os.umask(0o022)
+        self.claim_user()
         # What a killed build left; nothing ever ran from it.
         shutil.rmtree(host.path(name), ignore_errors=True)
         try:
             self.unpack()
+            self.share()
             self.make_environment()
             self.check()
             self.seal()
@@ -329,13 +344,29 @@ class Deploy:
             owner = os.readlink(link) if os.path.islink(link) else "something that Slipway did not make"
             raise StepError(f"{link} belongs to another app ({owner}). Give this one an app_link of its own.")
 
+    def claim_user(self) -> None:
+        """Refuse a user that another app runs as: each could read what the other has."""
+        self.host.step = "check"
+        user, states = self.params["user"], STATES
+        others = [entry for entry in os.scandir(states) if entry.name != self.host.app] if os.path.isdir(states) else []
+        for entry in others:
+            if entry.stat(follow_symlinks=False).st_uid == pwd.getpwnam(user).pw_uid:
+                raise StepError(f"the user {user} is that of the app {entry.name} (it owns {entry.path}). "
+                                "Give this one an app_user of its own.")  # fmt: skip
+
     def unpack(self) -> None:
         """Lay out the release: the source, the files that Slipway adds, and where its socket will be."""
         host, name, params = self.host, self.name, self.params
         host.step = "fetch"
         os.makedirs(host.path(name, "app"))
         os.makedirs(host.path(name, "etc"))
+        # Neither other users of the host nor other apps enter; this one is led into its release by its unit.
+        os.chmod(host.root, 0o750)
+        host.run("chown", f"root:{params['group']}", host.root)
         host.run("tar", "-xzf", params["archive"], "--no-same-owner", "-C", host.path(name, "app"))
+        for directory in params["shared"]:
+            # Empty: the unit puts the shared directory in its place.
+            os.makedirs(host.path(name, "app", directory), exist_ok=True)
         for file, text in self.files().items():
             write(host.path(name, "etc", file), text)
         # Only root reads these: systemd gives them to the app, and to the build.
@@ -344,6 +375,17 @@ class Deploy:
             write(host.path(name, "etc", file), quoted(params[kind]))
         os.umask(0o022)
         os.symlink(host.socket(name), host.path(name, "uwsgi.sock"))
+
+    def share(self) -> bool:
+        """Make the shared directories that are not there; return whether there were any, or would be in check mode."""
+        places = [os.path.join(self.host.root, "shared", directory) for directory in self.params["shared"]]
+        missing = [place for place in places if not os.path.isdir(place)]
+        for place in missing if not self.module.check_mode else []:
+            os.makedirs(place)
+            self.host.run("chown", f"{self.params['user']}:{self.params['group']}", place)
+            # After the owner, whose change may take it away: the bit by which what is made there gets the group.
+            os.chmod(place, 0o2750)
+        return bool(missing)
 
     def files(self) -> dict[str, str]:
         """Return {name: text} of the files that everybody may read."""
@@ -406,7 +448,10 @@ class Deploy:
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
             "UMask": "0022",
-            "ReadWritePaths": host.path(self.name, "venv"),
+            "PrivateUsers": "yes",
+            "TemporaryFileSystem": f"{host.root}:ro",
+            "BindReadOnlyPaths": host.path(self.name),
+            "BindPaths": host.path(self.name, "venv"),
             "CacheDirectory": cache,
             "WorkingDirectory": host.path(self.name, "app"),
             # Only systemd reads it. A command line, and the environment that a unit is said to have, are for everybody.
@@ -599,6 +644,8 @@ def main() -> None:
             "token": {"type": "str", "default": "", "no_log": True},
             "needs": {"type": "list", "elements": "str", "default": []},
             "requirements": {"type": "list", "elements": "str", "default": []},
+            "shared": {"type": "list", "elements": "str", "default": []},
+            "group": {"type": "str", "default": "root"},
             "fetched": {"type": "dict"},
             "archive": {"type": "path"},
             "files": {"type": "dict", "default": {}},

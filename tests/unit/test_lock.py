@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.slipway.wsgi.plugins.module_utils import lock
+from conftest import await_that, ended
 
 RUN, OTHER = "alice@laptop, process 1", "bob@laptop, process 2"
 
@@ -64,23 +65,7 @@ def deploy(tmp_path: Path) -> Iterator[Deploy]:
     deploy = Deploy(tmp_path)
     yield deploy
     deploy.disconnect()
-    until(lambda: all(map(ended, deploy.holders)))
-
-
-def ended(process: int) -> bool:
-    """Return whether a process has ended, though nobody may have looked yet."""
-    try:
-        return "Z (zombie)" in Path(f"/proc/{process}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    """Wait until something is true; fail when it takes too long."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    await_that(lambda: all(map(ended, deploy.holders)))
 
 
 def test_a_second_run_is_refused_in_words(deploy: Deploy) -> None:
@@ -129,14 +114,14 @@ def test_when_all_writers_are_gone_it_undoes_and_frees_the_lock(deploy: Deploy) 
     os.close(deploy.writers.pop())
     deploy.check()
     deploy.disconnect()
-    until(deploy.undone.exists)
+    await_that(deploy.undone.exists)
     deploy.connect(deploy.hold(OTHER))
     assert deploy.undone.read_text() == holder
 
 
 def test_silence_undoes_though_the_writer_is_there(deploy: Deploy) -> None:
     deploy.connect(deploy.hold(silence=0.2))
-    until(deploy.undone.exists, 2)
+    await_that(deploy.undone.exists)
 
 
 def test_beats_keep_the_lock(deploy: Deploy) -> None:
@@ -153,7 +138,7 @@ def test_without_a_first_writer_it_ends_and_has_nothing_to_undo(
 ) -> None:
     monkeypatch.setattr(lock, "FIRST_SECONDS", 0.1)
     fifo = deploy.hold()
-    until(lambda: not os.path.exists(fifo))
+    await_that(lambda: not os.path.exists(fifo))
     deploy.connect(deploy.hold(OTHER))
     assert not deploy.undone.exists()
 
@@ -161,7 +146,7 @@ def test_without_a_first_writer_it_ends_and_has_nothing_to_undo(
 def test_a_killed_holder_frees_the_lock(deploy: Deploy) -> None:
     deploy.connect(deploy.hold())
     os.kill(deploy.note()["pid"], signal.SIGKILL)
-    until(lambda: ended(deploy.note()["pid"]))
+    await_that(lambda: ended(deploy.note()["pid"]))
     with pytest.raises(lock.Lost):
         deploy.check()
     deploy.connect(deploy.hold(OTHER, patience=0))
@@ -198,7 +183,7 @@ def test_while_it_undoes_nobody_has_the_lock(deploy: Deploy) -> None:
 
     deploy.connect(deploy.hold(lost=wait))
     deploy.disconnect()
-    until(lambda: not deploy.note()["run"])
+    await_that(lambda: not deploy.note()["run"])
     with pytest.raises(lock.Lost):
         deploy.check()
     for run in (RUN, OTHER):
@@ -210,7 +195,7 @@ def test_while_it_undoes_nobody_has_the_lock(deploy: Deploy) -> None:
 
 def test_the_writer_of_an_earlier_run_is_not_heard(deploy: Deploy) -> None:
     old = deploy.connect(deploy.hold(silence=0.1))
-    until(deploy.undone.exists)
+    await_that(deploy.undone.exists)
     deploy.connect(deploy.hold(OTHER))
     with pytest.raises(BrokenPipeError):
         os.write(old, b"\n")
@@ -264,11 +249,11 @@ def test_the_undo_waits_for_the_step_that_is_still_running(deploy: Deploy) -> No
         # The holder is forked while the step's lock is taken, and must not have inherited it.
         deploy.connect(deploy.hold(lost=undo))
         deploy.disconnect()
-        until(lambda: not deploy.note()["run"])
+        await_that(lambda: not deploy.note()["run"])
         with pytest.raises(lock.Held):
             deploy.hold(OTHER, patience=0.2)
         assert not deploy.undone.exists()
-    until(deploy.undone.exists)
+    await_that(deploy.undone.exists)
 
 
 def test_a_holder_that_cannot_start_is_an_error(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,38 @@ V26 = (
     "nginx version: nginx/1.26.3\nbuilt with OpenSSL 3.5.7 9 Jun 2026 (running with OpenSSL 3.5.9 29 Sep 2026)\n"
     "configure arguments: --with-http_v2_module --with-http_v3_module"
 )
+SANDBOX = [
+    "UMask=0027",
+    "ProtectSystem=strict",
+    "ReadWritePaths=/var/log/nginx /var/lib/nginx",
+    "ProtectHome=tmpfs",
+    "PrivateTmp=true",
+    "NoExecPaths=/",
+    "ExecPaths=/usr/sbin/nginx /usr/lib -/usr/lib64",
+    "MemoryDenyWriteExecute=true",
+    "NoNewPrivileges=true",
+    "PrivateDevices=true",
+    "PrivateIPC=true",
+    "RemoveIPC=true",
+    "KeyringMode=private",
+    "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "ProtectClock=true",
+    "ProtectControlGroups=true",
+    "ProtectHostname=true",
+    "ProtectKernelLogs=true",
+    "ProtectKernelModules=true",
+    "ProtectKernelTunables=true",
+    "LockPersonality=true",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "RestrictNamespaces=true",
+    "RestrictRealtime=true",
+    "RestrictSUIDSGID=true",
+    "SystemCallArchitectures=native",
+    "SystemCallErrorNumber=EPERM",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+]
 LESSON = (
     '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent'
     ' "$http_referer" "$http_user_agent" "$http_x_forwarded_for"'
@@ -116,7 +148,13 @@ def written(directory: Path, **overrides: object) -> Path:
     """
     app = str(overrides.get("nginx_app", overrides.get("app_name", "app")))
     certificates = f"etc/slipway/certificates/{app}/live"
-    for name in (f"etc/nginx/slipway/{app}", "etc/nginx/conf.d", "etc/nginx/sites-enabled", "run", "var/log/nginx"):
+    for name in (
+        f"etc/nginx/slipway/{app}",
+        "etc/nginx/conf.d",
+        "etc/nginx/sites-enabled",
+        "run/nginx",
+        "var/log/nginx",
+    ):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / certificates).mkdir(parents=True)
     subprocess.run(
@@ -175,7 +213,7 @@ def test_every_template_is_tested() -> None:
 @pytest.mark.parametrize(
     ("template", "variable"),
     [
-        ("nginx.conf.j2", "nginx_user"),
+        ("nginx.conf.j2", "nginx_worker_connections"),
         ("site.conf.j2", "nginx_link"),
         ("slipway.conf.j2", "nginx_read_timeout"),
     ],
@@ -191,10 +229,10 @@ def test_nginx_conf_by_defaults() -> None:
     text = render("nginx", "nginx.conf.j2")
     found = lines(text)
     for line in (
-        "user www-data www-data;",
+        "include /etc/nginx/slipway/root/*.conf;",
         "worker_processes auto;",
         "worker_rlimit_nofile 16384;",
-        "pid /run/nginx.pid;",
+        "pid /run/nginx/nginx.pid;",
         "error_log stderr warn;",
         "include /etc/nginx/modules-enabled/*.conf;",
     ):
@@ -223,7 +261,6 @@ def test_nginx_conf_by_other_inputs() -> None:
     text = render("nginx", "nginx.conf.j2", **OTHER)
     found = lines(text)
     for line in (
-        "user nobody nogroup;",
         "worker_processes 3;",
         "worker_rlimit_nofile 1024;",
         "error_log stderr error;",
@@ -472,22 +509,57 @@ def test_what_is_handed_to_the_app() -> None:
 
 
 def test_drop_in_of_the_unit() -> None:
-    """After a crash nginx comes back, a stop is by QUIT and is given the time for it."""
-    assert lines(render("nginx", "slipway.conf.j2")) == [
+    """After a crash nginx comes back, a stop is by QUIT and is given the time for it; of root's it has ports."""
+    found = lines(render("nginx", "slipway.conf.j2"))
+    own = "/usr/bin/find /run/nginx /var/log/nginx -maxdepth 1 -type f -exec chown -h www-data {} +"
+    assert found[: found.index("UMask=0027")] == [
         "[Unit]",
         "StartLimitIntervalSec=10s",
         "StartLimitBurst=10",
         "[Service]",
         "Restart=always",
         "RestartSec=200ms",
-        "ExecStartPost=/usr/bin/touch /run/nginx.loaded",
-        "ExecReload=/usr/bin/touch /run/nginx.loaded",
+        "User=www-data",
+        "Group=www-data",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
+        "RuntimeDirectory=nginx",
+        "RuntimeDirectoryPreserve=true",
+        "PIDFile=/run/nginx/nginx.pid",
+        "ExecStartPre=",
+        "ExecStartPre=+/usr/bin/touch -a /var/log/nginx/access.log",
+        f"ExecStartPre=+{own}",
+        "ExecStartPre=/usr/sbin/nginx -t -q -g 'daemon on; master_process on;'",
+        "ExecStartPost=+/usr/bin/touch /run/nginx.loaded",
+        "ExecReload=",
+        f"ExecReload=+{own}",
+        "ExecReload=/usr/sbin/nginx -t -q",
+        "ExecReload=+/bin/sh -c 'kill -HUP $MAINPID'",
+        "ExecReload=+/usr/bin/touch /run/nginx.loaded",
         "ExecStop=",
         "KillMode=mixed",
         "KillSignal=SIGQUIT",
         "TimeoutStopSec=90s",
+        "LimitNOFILE=16384",
     ]
-    assert "TimeoutStopSec=45s" in lines(render("nginx", "slipway.conf.j2", **OTHER))
+    assert found[found.index("UMask=0027") :] == SANDBOX
+
+
+def test_drop_in_by_other_inputs() -> None:
+    """Another user, longer requests, no log of its own."""
+    found = lines(render("nginx", "slipway.conf.j2", **OTHER))
+    for line in ("User=nobody", "Group=nogroup", "TimeoutStopSec=45s", "LimitNOFILE=1024"):
+        assert line in found
+    assert not [line for line in found if "access.log" in line]
+
+
+def test_each_relaxation_of_nginx_changes_its_own_lines() -> None:
+    """For sites and modules of the user's own."""
+    relaxed: dict[str, object] = {"readable": ["/home/me"], "writable": ["/var/cache/x"], "write_execute": True}
+    after = lines(render("nginx", "slipway.conf.j2", nginx_sandbox=relaxed))
+    before = lines(render("nginx", "slipway.conf.j2"))
+    assert sorted(set(after) - set(before)) == ["BindPaths=/var/cache/x", "BindReadOnlyPaths=/home/me"]
+    assert set(before) - set(after) == {"MemoryDenyWriteExecute=true"}
 
 
 @needs_nginx

@@ -102,6 +102,7 @@ def build(machine: Machine, **changes: Any) -> dict[str, Any]:
     return {
         "name": NEW,
         "user": USER,
+        "group": "web",
         "fetched": {"origin": "/source at main", "commit": "abc", "digest": "5e0ce", "archive": "/nowhere"},
         "files": {"socket": "[Socket]\n", "service": service(machine), "requirements.txt": "# nothing\n"},
         "requirements": ["requirements.txt"],
@@ -286,7 +287,9 @@ def test_code_of_packages_is_run_with_no_rights(machine: Shop, archive: Path, mo
             f"--property=User={USER}",
             "--property=ProtectSystem=strict",
             "--property=NoNewPrivileges=yes",
-            f"--property=ReadWritePaths={path}/venv",
+            f"--property=TemporaryFileSystem={machine.root}:ro",
+            f"--property=BindReadOnlyPaths={path}",
+            f"--property=BindPaths={path}/venv",
             "--setenv=UV_NO_CONFIG=1",
         ):
             assert expected in call
@@ -341,7 +344,7 @@ def test_secrets_of_a_build_are_not_shown(machine: Shop, archive: Path) -> None:
         (("pip", "{app}"), "build", "uv could not install requirements.txt."),
         (("pip", "{etc}"), "build", "uv could not install the app server."),
         (("the hook",), "after_build", "the after_build hook `the hook` ended with exit code 2."),
-        (("chown",), "after_build", "`chown -R -h` ended with exit code 2."),
+        (("chown", "-R"), "after_build", "`chown -R -h` ended with exit code 2."),
         (("chmod",), "build", "`chmod -R go-w` ended with exit code 2."),
         ((CHECK,), "check", "importing the app ended with exit code 2."),
     ],
@@ -477,6 +480,74 @@ def test_the_link_of_another_app_is_left_alone(machine: Shop, tmp_path: Path, ki
     owner = "/srv/other/live/uwsgi.sock" if kind == "other app" else "something that Slipway did not make"
     reason = f"{link} belongs to another app ({owner}). Give this one an app_link of its own."
     assert message(told)[0] == f"{APP}, step check: {reason}"
+
+
+@pytest.fixture
+def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the directory in which each app has one that belongs to its user, and another app in it."""
+    path = tmp_path / "states"
+    (path / "other").mkdir(parents=True)
+    monkeypatch.setattr(release, "STATES", str(path))
+    return path
+
+
+def test_a_user_that_another_app_has_is_refused(machine: Shop, archive: Path, states: Path) -> None:
+    """Each could read what the other has; nothing is built."""
+    told = machine.run("built", **build(machine, archive=str(archive)))
+    reason = f"the user {USER} is that of the app other (it owns {states}/other). Give this one an app_user of its own."
+    assert message(told)[0] == f"Release {NEW} of {APP}, step check: {reason}"
+    assert machine.names() == []
+
+
+def test_the_own_user_is_not(machine: Shop, archive: Path, states: Path) -> None:
+    """An app that was deployed before has a directory too."""
+    (states / "other").rename(states / APP)
+    assert "failed" not in machine.run("built", **build(machine, archive=str(archive)))
+
+
+def test_nobody_but_the_web_server_enters(machine: Shop, archive: Path) -> None:
+    """Other users and other apps do not even see which releases there are."""
+    machine.run("built", **build(machine, archive=str(archive)))
+    assert machine.root.stat().st_mode & 0o777 == 0o750
+    assert ["chown", "root:web", str(machine.root)] in machine.calls
+
+
+def test_shared_directories_are_made_once(machine: Shop, archive: Path) -> None:
+    """They are the app's, for the web server to read, whatever the umask; in the release there is a place for each."""
+    os.umask(0o077)
+    shared = ["uploads", "data/media"]
+    told = machine.run("built", **build(machine, archive=str(archive), shared=shared))
+    assert "failed" not in told, told
+    for directory in shared:
+        place = machine.root / "shared" / directory
+        assert place.stat().st_mode & 0o7777 == 0o2750
+        assert place.parent.stat().st_mode & 0o777 == 0o755
+        assert machine.calls.count(["chown", f"{USER}:web", str(place)]) == 1
+        assert list((machine.path(NEW) / "app" / directory).iterdir()) == []
+    (machine.root / "shared/uploads/picture").touch()
+    again = build(machine, name=OLD, archive=str(archive), shared=shared)
+    machine.run("built", **again)
+    assert (machine.root / "shared/uploads/picture").exists()
+    assert len([call for call in machine.calls if f"{machine.root}/shared" in call[-1]]) == len(shared)
+
+
+def test_a_shared_directory_that_was_removed_is_made_again(machine: Shop) -> None:
+    """Without it no release would start; a dry run only says so."""
+    machine.whole(NEW)
+    machine.put_live(NEW)
+    again = build(machine, shared=["uploads"])
+    for check, changed in ((True, True), (False, True), (False, False)):
+        assert machine.run("built", check=check, **again)["changed"] is changed
+        assert (machine.root / "shared/uploads").exists() is not check
+
+
+def test_what_is_shared_outlives_every_release(switched: Shop) -> None:
+    """Neither going live nor pruning touches it."""
+    picture = switched.root / "shared/uploads/picture"
+    picture.parent.mkdir(parents=True)
+    picture.write_text("a picture")
+    switched.go_live(OTHER, keep=2)
+    assert picture.read_text() == "a picture"
 
 
 # -- chosen, migrated -------------------------------------------------------------------------------------------------
@@ -1343,6 +1414,14 @@ def test_a_source_that_lacks_what_is_needed_is_refused(
     with pytest.raises(AnsibleActionFail) as failure:
         controller.run(state, source=str(controller.source), needs=needs)
     assert said.format(source=controller.source) in str(failure.value)
+    assert controller.executed == []
+
+
+@pytest.mark.parametrize("state", ["checked", "fetched"])
+def test_a_source_that_would_be_hidden_is_refused(controller: Controller, state: str) -> None:
+    """A file at the place of a shared directory: the host is not asked for anything."""
+    with pytest.raises(AnsibleActionFail, match=r"The source has wsgi\.py, and wsgi\.py is a shared directory"):
+        controller.run(state, source=str(controller.source), shared=["wsgi.py"])
     assert controller.executed == []
 
 

@@ -1230,3 +1230,35 @@ def test_a_download_that_fails_is_told(tmp_path: Path, web: Web, monkeypatch: py
             source.fetch(source.Wanted(url, checksum=SHA), tmp_path / "work")
     with pytest.raises(source.SourceError, match=f"^{url} could not be fetched: .*refused"):
         source.fetch(source.Wanted(url, checksum=SHA), tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["app.py"], []),
+        (["app.py", "uploads2/a", "more/uploads/a"], ["uploads"]),
+        (["uploads/.gitkeep", "uploads/.gitignore", "uploads/.keep"], ["uploads"]),
+        (["data/readme"], ["data/uploads", "data/media"]),
+    ],
+)
+def test_a_shared_directory_hides_nothing(names: list[str], shared: list[str]) -> None:
+    """Where the source has nothing, or only what keeps a directory in git."""
+    source.keep_apart([Path(name) for name in names], shared)
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [("uploads/a.png", "uploads"), ("uploads/a/.gitkeep", "uploads"), ("uploads", "uploads"), ("data", "data/uploads")],
+)
+def test_a_shared_directory_that_would_hide_something_is_refused(name: str, directory: str) -> None:
+    """A file in it, a file or link in its place or on the way to it."""
+    with pytest.raises(source.SourceError) as failure:
+        source.keep_apart([Path("app.py"), Path(name)], [directory])
+    assert str(failure.value).startswith(f"The source has {name}, and {directory} is a shared directory (app_shared): ")
+    assert f"copy what the app needs to shared/{directory} in the app's directory" in str(failure.value)
+
+
+def test_shared_directories_are_beside_each_other() -> None:
+    """The app owns the outer one, so it could lead root, who makes the inner one, astray."""
+    with pytest.raises(source.SourceError, match="both data and data/uploads, which is in it: name one"):
+        source.keep_apart([Path("app.py")], ["data", "data/uploads"])

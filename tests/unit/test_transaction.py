@@ -35,6 +35,7 @@ def wanted(directory: Path) -> list[File]:
     return [
         File(str(directory / "old"), "new\n"),
         File(str(directory / "a" / "b" / "secret"), "hunter2\n", 0o640, secret=True),
+        File(str(directory / "c" / "d" / "own"), "mine\n", 0o600),
         File(str(directory / "bytes")),
         File(str(directory / "link")),
         File(str(directory / "never" / "there")),
@@ -48,6 +49,9 @@ def test_all_is_written_as_wanted(directory: Path) -> None:
         "a": ("", 0o040755),
         "a/b": ("", 0o040755),
         "a/b/secret": ("hunter2\n", 0o100640),
+        "c": ("", 0o040755),
+        "c/d": ("", 0o040700),
+        "c/d/own": ("mine\n", 0o100600),
     }
     assert Change(wanted(directory)).files == []
 
@@ -60,7 +64,7 @@ def test_all_is_put_back_as_it_was(directory: Path) -> None:
     assert tree(directory) == before
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_what_was_written_until_a_fault_is_put_back(
     directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -91,11 +95,11 @@ def test_a_reader_never_finds_half_a_file(directory: Path) -> None:
 
 def test_a_secret_is_not_shown(directory: Path) -> None:
     shown = Change(wanted(directory)).diff()
-    assert [Path(one["after_header"]).name for one in shown] == ["old", "secret", "bytes", "link"]
+    assert [Path(one["after_header"]).name for one in shown] == ["old", "secret", "own", "bytes", "link"]
     assert "hunter2" not in str(shown)
     assert shown[0]["before"].endswith("mode 0600\nold\n")
     assert shown[0]["after"].endswith("mode 0644\nnew\n")
-    assert shown[3] == {
+    assert shown[4] == {
         "before_header": str(directory / "link"), "after_header": str(directory / "link"),
         "before": "link to ../elsewhere\n", "after": "",
     }  # fmt: skip

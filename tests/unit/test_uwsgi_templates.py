@@ -29,6 +29,12 @@ OTHER: dict[str, object] = {
     "uwsgi_buffer_size": 8192,
     "uwsgi_show_config": True,
     "uwsgi_log_requests": True,
+    "uwsgi_memory_max": "2G",
+    "uwsgi_memory_high": "50%",
+    "uwsgi_tasks_max": 99,
+    "uwsgi_cpu_quota": "150%",
+    "uwsgi_open_files": 1000,
+    "uwsgi_shared": ["uploads", "data/media"],
     "uwsgi_options": {
         "max-requests": 1000,
         "env": ["COLOUR=blue", "TITLE=a b; # c"],
@@ -47,29 +53,61 @@ APP = "def application(environ, start_response):\n    return []\n"
 ANALYZE = shutil.which("systemd-analyze")
 UWSGI = Path(sys.executable).with_name("uwsgi")  # pyuwsgi brings it, see pyproject.toml
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="this is no machine with systemd")
+# Of what every app is in, whatever else it may do.
 SANDBOX = [
-    "UMask=0077",
-    "NoNewPrivileges=true",
-    "CapabilityBoundingSet=",
+    "UMask=0027",
     "ProtectSystem=strict",
-    "ProtectHome=true",
+    "ProtectHome=tmpfs",
     "PrivateTmp=true",
     "PrivateDevices=true",
+    "CapabilityBoundingSet=",
+    "NoNewPrivileges=true",
+    "PrivateUsers=true",
+    "ProtectProc=invisible",
+    "PrivateIPC=true",
+    "RemoveIPC=true",
+    "KeyringMode=private",
     "ProtectClock=true",
     "ProtectControlGroups=true",
     "ProtectHostname=true",
     "ProtectKernelLogs=true",
     "ProtectKernelModules=true",
     "ProtectKernelTunables=true",
-    "ProtectProc=invisible",
     "LockPersonality=true",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
     "RestrictNamespaces=true",
     "RestrictRealtime=true",
     "RestrictSUIDSGID=true",
     "SystemCallArchitectures=native",
+    "SystemCallErrorNumber=EPERM",
     "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
 ]
+# Each relaxation with the lines that it brings, and those that it takes away.
+RELAXATIONS: list[tuple[dict[str, object], list[str], list[str]]] = [
+    (
+        {"write_execute": True}, [],
+        ["MemoryDenyWriteExecute=true", "NoExecPaths=/tmp /var/tmp /dev/shm /var/lib/slipway/app"],
+    ),
+    (
+        {"network": []}, ["PrivateNetwork=true", "RestrictAddressFamilies=AF_UNIX"],
+        ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"],
+    ),
+    ({"network": ["localhost", "10.0.0.0/8"]}, ["IPAddressDeny=any", "IPAddressAllow=localhost 10.0.0.0/8"], []),
+    ({"readable": ["/home/me", "/data"]}, ["BindReadOnlyPaths=/home/me", "BindReadOnlyPaths=/data"], []),
+    (
+        {"writable": ["/data"]}, ["BindPaths=/data", "NoExecPaths=/tmp /var/tmp /dev/shm /var/lib/slipway/app /data"],
+        ["NoExecPaths=/tmp /var/tmp /dev/shm /var/lib/slipway/app"],
+    ),
+    ({"devices": ["/dev/ttyUSB0"]}, ["BindPaths=/dev/ttyUSB0", "DeviceAllow=/dev/ttyUSB0 rw"], []),
+    ({"groups": ["redis", "dialout"]}, ["SupplementaryGroups=redis dialout"], []),
+    (
+        {"address_families": ["AF_NETLINK"]}, ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK"],
+        ["RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"],
+    ),
+    ({"system_calls": ["@chown", "ptrace"]}, ["SystemCallFilter=@chown ptrace"], []),
+    ({"proc": True}, [], ["ProcSubset=pid"]),
+]  # fmt: skip
+OTHER["uwsgi_sandbox"] = {key: value for relaxation, _, _ in RELAXATIONS for key, value in relaxation.items()}
 
 
 def section(text: str, name: str) -> list[str]:
@@ -217,10 +255,19 @@ def test_service_by_defaults() -> None:
         "KillMode=mixed",
         "KillSignal=SIGTERM",
         "TimeoutStopSec=70",
+        "MemoryMax=80%",
+        "MemoryHigh=infinity",
+        "OOMPolicy=continue",
+        "TasksMax=1028",
+        "LimitNOFILE=4096",
         "StateDirectory=slipway/app",
         "StateDirectoryMode=0700",
         "TemporaryFileSystem=/srv/app:ro",
         "BindReadOnlyPaths=/srv/app/releases/%i",
+        "MemoryDenyWriteExecute=true",
+        "NoExecPaths=/tmp /var/tmp /dev/shm /var/lib/slipway/app",
+        "ProcSubset=pid",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
     ]
     assert [line for line in SANDBOX if line not in service] == []
     assert section(text, "Install") == ["WantedBy=multi-user.target"]
@@ -244,10 +291,42 @@ def test_service_by_other_inputs() -> None:
         "TimeoutStopSec=40",
         "TemporaryFileSystem=/opt/shop:ro",
         "BindReadOnlyPaths=/opt/shop/releases/%i",
+        "MemoryMax=2G",
+        "MemoryHigh=50%",
+        "TasksMax=99",
+        "CPUQuota=150%",
+        "LimitNOFILE=1000",
+        "BindPaths=/opt/shop/shared/data/media:/opt/shop/releases/%i/app/data/media",
+        "NoExecPaths=/opt/shop/releases/%i/app/data/media",
         *SANDBOX,
     ):
         assert line in service
     assert "/srv/app" not in text
+
+
+@pytest.mark.parametrize(("relaxation", "more", "less"), RELAXATIONS, ids=lambda value: "-".join(value))
+def test_each_relaxation_changes_its_own_lines(relaxation: dict[str, object], more: list[str], less: list[str]) -> None:
+    """And no others: all the rest of the sandbox stays as it is."""
+    before = section(render("uwsgi", "service.j2"), "Service")
+    after = section(render("uwsgi", "service.j2", uwsgi_sandbox=relaxation), "Service")
+    assert sorted(set(after) - set(before)) == sorted(more)
+    assert sorted(set(before) - set(after)) == sorted(less)
+
+
+def test_what_is_shared_is_writable_and_never_runs() -> None:
+    """Not even where the app may run what it wrote elsewhere."""
+    text = render("uwsgi", "service.j2", uwsgi_shared=["uploads"], uwsgi_sandbox={"write_execute": True})
+    service = section(text, "Service")
+    assert "BindPaths=/srv/app/shared/uploads:/srv/app/releases/%i/app/uploads" in service
+    assert [line for line in service if line.startswith("NoExecPaths=")] == [
+        "NoExecPaths=/srv/app/releases/%i/app/uploads"
+    ]
+
+
+def test_there_are_tasks_for_all_workers() -> None:
+    """However many an inventory asks for."""
+    text = render("uwsgi", "service.j2", uwsgi_processes="100", uwsgi_threads=50)
+    assert "TasksMax=6024" in lines(text)
 
 
 def test_the_shared_names_reach_the_role() -> None:

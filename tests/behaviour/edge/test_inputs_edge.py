@@ -380,10 +380,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "nginx_hidden_headers": (["A;"], "nginx_hidden_headers[0] is 'A;'; accepted is the name of a header"),
     "nginx_trusted_proxies": (
         ["10.0.0.1/8"],
-        "nginx_trusted_proxies[0] is '10.0.0.1/8'; accepted is an IP address or a network",
+        "nginx_trusted_proxies[0] is '10.0.0.1/8'; accepted is an IP address",
     ),
     "nginx_real_ip_header": ("X_Forwarded", "nginx_real_ip_header is 'X_Forwarded'; accepted is the name of a header"),
-    "nginx_deny": (["example.org"], "nginx_deny[0] is 'example.org'; accepted is an IP address or a network"),
+    "nginx_deny": (["example.org"], "nginx_deny[0] is 'example.org'; accepted is an IP address"),
     "nginx_allow": (
         {"/admin": ["::1"]},
         "nginx_allow['/admin'] has a key that is refused; accepted is a URL path with a slash",

@@ -12,8 +12,9 @@ HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
 
 
 @pytest.fixture(scope="module")
-def callable_deployed(playbook: Callable[..., Run]) -> None:
+def callable_deployed(lesson: dict[str, str], playbook: Callable[..., Run]) -> None:
     """Deploy the callable without a framework, by one changed line."""
+    assert lesson, "the lesson's app was live before"
     run = playbook("playbooks/deploy.yml", "-e", f"release_source={ROOT}/tests/apps/callable")
     assert run.code == 0, run.output
 

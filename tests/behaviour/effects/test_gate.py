@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_a_good_release_goes_live_straight_after(
     hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
 ) -> None:
     """Nobody has to clean up. Its hooks run as the app runs, and what one builds is part of the release."""
-    before = {name: live_release(host) for name, host in hosts.items()}
+    before, shade = {name: live_release(host) for name, host in hosts.items()}, str(time.time_ns())
     where = "{ id -un; echo $SHADE '${SHADE}'; pwd; touch /etc/x 2>&1; ls /srv/hello/releases | wc -l; }"
     hooks = {
         "after_build": [f"{where} > built"],
@@ -193,7 +194,9 @@ def test_a_good_release_goes_live_straight_after(
         "after_live": ["echo $SLIPWAY_RELEASE > $STATE_DIRECTORY/after"],
     }
     with visited(sites) as visitors:
-        run = playbook("playbooks/deploy.yml", **SWITCHABLE, release_environment={"SHADE": "a  b"}, release_hooks=hooks)
+        run = playbook(
+            "playbooks/deploy.yml", **SWITCHABLE, release_environment={"SHADE": f"a  {shade}"}, release_hooks=hooks
+        )
     assert run.code == 0, run.output
     assert visitors.failed() == {name: [] for name in hosts}
     for name, host in hosts.items():
@@ -203,7 +206,7 @@ def test_a_good_release_goes_live_straight_after(
         assert told["release"] == release
         directory = f"/srv/{APP}/releases/{release}/app"
         refusal = "touch: cannot touch '/etc/x': Read-only file system"
-        assert told["built"].splitlines() == [APP, "a b ${SHADE}", directory, refusal, "1"]
+        assert told["built"].splitlines() == [APP, f"a {shade} ${{SHADE}}", directory, refusal, "1"]
         state = f"/var/lib/slipway/{APP}"
         assert host.check_output(f"cat {state}/before {state}/after") == f"{release}\n{release}"
         assert footprint(host)[-1] == "running"

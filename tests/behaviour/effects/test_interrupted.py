@@ -12,9 +12,10 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import client
@@ -73,7 +74,8 @@ class Source:
     """A copy of the app for load that can be made into another one."""
 
     path: Path
-    number: int = 0
+    # None that was deployed before, or there would be nothing to do.
+    number: int = field(default_factory=time.time_ns)
     deployed: bool = True
 
     def change(self) -> None:
@@ -131,7 +133,8 @@ class Target:
             "playbooks/deploy.yml", "--limit", self.name, ansible_python_interpreter=f"{STOPPER}/python", **inputs
         )
         if how == "wait":
-            self.host.check_output(f"timeout 300 cat {STOPPER}/reached")
+            while self.host.run(f"timeout 5 cat {STOPPER}/reached").rc:
+                assert play.process.poll() is None, f"{point} was not reached: {play.log.read_text()}"
             play.process.kill()
             play.process.wait()
             self.host.check_output(f"timeout 90 sh -c 'echo go > {STOPPER}/go'")
@@ -260,7 +263,7 @@ SEED = 3
 @pytest.mark.long
 def test_a_random_sequence(targets: list[Target], source: Source, pytestconfig: pytest.Config) -> None:
     """Whatever is done in whatever order, the link leads to a release that runs, and to the one that it should."""
-    assert source.number, "the hosts have the app"
+    assert source.deployed, "the hosts have the app"
     state = str(pytestconfig.getoption("--state"))
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda target: sequence(target, source, state), targets))

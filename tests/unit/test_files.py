@@ -1,0 +1,67 @@
+"""The module slipway.wsgi.files: what it writes and removes, and that a second run finds nothing to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.slipway.wsgi.plugins.modules import files
+
+
+@pytest.fixture(autouse=True)
+def owner(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Give who got which file; the owner of all of them is whoever runs the tests."""
+    given: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "chown", lambda *to: given.append(to))
+    monkeypatch.setattr(files, "OWNER", (os.getuid(), os.getgid()))
+    return given
+
+
+def run(capsys: pytest.CaptureFixture[str], wanted: dict[Path, str], check: bool = False) -> dict[str, Any]:
+    """Run the module."""
+    arguments = {"files": {str(path): text for path, text in wanted.items()}, "_ansible_check_mode": check}
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        files.main()
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def test_files_are_written_with_their_directories_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], owner: list[tuple[str, int, int]]
+) -> None:
+    """One that is to be empty is not there; each that changes is shown; a second run changes nothing."""
+    new, old, never = tmp_path / "new.conf.d" / "slipway.conf", tmp_path / "old", tmp_path / "never"
+    old.write_text("a\n")
+    wanted = {new: "b\n", old: "", never: ""}
+    for check in (True, False):
+        told = run(capsys, wanted, check)
+        assert (told["changed"], told["paths"]) == (True, [str(new), str(old)])
+        assert [(diff["before"], diff["after"]) for diff in told["diff"]] == [("", "b\n"), ("a\n", "")]
+        assert (new.exists(), old.exists()) == (not check, check)
+    assert new.read_text() == "b\n"
+    assert owner == [(str(new), *files.OWNER)]
+    assert not never.exists()
+    assert not run(capsys, wanted)["changed"]
+
+
+def test_what_others_did_to_a_file_is_put_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its text, and who may write to it."""
+    path = tmp_path / "slipway.conf"
+    run(capsys, {path: "a\n"})
+    path.chmod(0o666)
+    assert run(capsys, {path: "a\n"})["changed"]
+    assert path.stat().st_mode & 0o777 == files.MODE
+    path.write_text("b\n")
+    assert run(capsys, {path: "a\n"})["changed"]
+    assert path.read_text() == "a\n"
+
+
+def test_what_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    told = run(capsys, {tmp_path / "file" / "slipway.conf": "a\n"})
+    assert told["failed"]
+    assert "Not a directory" in told["msg"]
