@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,18 +105,21 @@ class Site:
     port: int
     tls_port: int = 0
 
-    def connect(self, tls: bool = False, name: str = "localhost") -> socket.socket:
+    def connect(self, tls: bool = False, name: str = "localhost", alpn: Sequence[str] = ()) -> socket.socket:
         """Open a connection, for what no client library would send.
 
         Args:
             tls: by TLS, whoever certified the host.
             name: the host name that TLS asks for (SNI).
+            alpn: the protocols that TLS offers.
         """
         connection = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout=20)
         if not tls:
             return connection
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if alpn:
+            context.set_alpn_protocols([*alpn])
         return context.wrap_socket(connection, server_hostname=name)
 
     def get(
@@ -248,6 +251,11 @@ def live(host: Host) -> str:
 def live_release(host: Host) -> str:
     """Return the name of the live release, as the link on the host says."""
     return Path(host.check_output(f"readlink /srv/{APP}/live")).name
+
+
+def on_host(host: Host, script: str) -> str:
+    """Run Python on the host, for what has to come from there, and return what it prints."""
+    return str(host.check_output(f"python3 - <<'END'\n{script}\nEND"))
 
 
 def main_pid(host: Host, unit: str) -> int:

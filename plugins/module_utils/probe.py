@@ -204,6 +204,18 @@ class _Answer:
             return f"{said} and did not end that {waited}"
         return f"{said} and closed the connection in the middle of that" if cut and self._size <= KEPT_BYTES else ""
 
+    def led_to_https(self) -> str:
+        """Return in words that a web server, nginx by the page it sends along, led to HTTPS by itself; "" otherwise."""
+        response = http.client.HTTPResponse(cast(socket.socket, _Replay(self._kept)))
+        response.begin()
+        location, page = response.getheader("Location", ""), _body(response)[0]
+        if not location.startswith("https:") or b"<center>nginx" not in page:
+            return ""
+        return (
+            f"led to {_shown(location.encode())} by itself, which says nothing of the app: "
+            "set release_url to where it serves HTTPS"
+        )
+
 
 class _Replay:
     """Has of a socket what HTTPResponse needs."""
@@ -353,7 +365,7 @@ def _ask_website(url: str, health: Health) -> str:
         while not answer.ended and (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)
             answer.take()
-    return answer.failure(health)
+    return answer.failure(health) or ("" if parts.scheme == "https" else answer.led_to_https())
 
 
 def _context(host: str) -> ssl.SSLContext:

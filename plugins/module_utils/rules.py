@@ -252,6 +252,22 @@ def _is_url(value: Any) -> str | None:
     return "" if _is_hostname(host) == "" else None
 
 
+def _is_redirect_from(value: Any) -> str | None:
+    if isinstance(value, str) and value.startswith("/"):
+        return "" if value == "/" else _is_path(value)
+    return None if isinstance(value, str) and value.startswith("*") else _is_hostname(value)
+
+
+def _is_redirect_to(value: Any) -> str | None:
+    if not isinstance(value, str) or "?" in value:
+        return None
+    return _is_url(value) if not value.startswith("/") else FORMATS["url_path"].judge(value)
+
+
+def _is_text(value: Any) -> str | None:
+    return "" if isinstance(value, str) and value.replace("\n", "").replace("\t", "").isprintable() else None
+
+
 def _is_value(value: Any) -> str | None:
     if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return ""
@@ -339,11 +355,23 @@ FORMATS: dict[str, Format] = {
     "variable": Format("letters, digits and underscores, no digit first, and not SLIPWAY_ first", _is_variable),
     "value": Format("a text, a number, true or false", _is_value),
     "secret": Format(f"a text of at least {SECRET_LENGTH} characters", _is_secret),
+    "header": Format("the name of a header: letters, digits and dashes", _matches(r"[A-Za-z][A-Za-z0-9-]*")),
+    "header_value": Format(
+        "one line of printable ASCII without a dollar sign", _matches(r"[ -#%-~]*[!-#%-~]", number=True)
+    ),
+    "login": Format("a user name of A-Z a-z 0-9 . _ @ + -", _matches(r"[A-Za-z0-9._@+-]+")),
+    "password_hash": Format(
+        "the hash of a password, as `openssl passwd -6` makes it",
+        _matches(r"\$(?:apr1|2[aby]|5|6|y)\$[A-Za-z0-9./$=,]{8,}"),
+    ),
+    "redirect_from": Format("a path such as /old, or a host name", _is_redirect_from),
+    "redirect_to": Format("a path or a URL, without a query", _is_redirect_to),
+    "text": Format("printable text of any number of lines", _is_text),
     "identifier": Format("letters, digits and underscores, no digit first", _matches(r"[A-Za-z_][A-Za-z0-9_]*")),
 }
-"""Formats by name. All but one_line are free of what nginx, ini files and shells give a meaning; one_line
-must be quoted by the template that writes it. A url may hold the per cent sign of an escape, which units of
-systemd want doubled."""
+"""Formats by name. All but these are free of what nginx, ini files and shells give a meaning: one_line and header_value
+must be quoted by the template that writes them, and text and password_hash go into files of their own. A url may hold
+the per cent sign of an escape, which units of systemd want doubled."""
 
 
 # --- words --------------------------------------------------------------------------------------------------

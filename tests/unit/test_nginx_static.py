@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from rendering import lines, render
-from test_nginx_templates import block, judged, needs_nginx, written
+from rendering import lines
+from test_nginx_templates import block, judged, needs_nginx, site, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ ASK, YEAR = "max-age=60, must-revalidate", "max-age=31536000, immutable"
 
 def mapped(name: str, value: str, **inputs: object) -> str:
     """Give what a map of the site makes of a value, as nginx would: the first expression that fits, or the default."""
-    text = render("nginx", "site.conf.j2", **{**SHOP, **inputs})
+    text = site(**{**SHOP, **inputs})
     (opening,) = [line for line in lines(text) if line.startswith("map ") and line.endswith(f"{SLUG}_{name} {{")]
     default = ""
     for line in block(text, opening.removesuffix(" {")):
@@ -48,7 +48,7 @@ def mapped(name: str, value: str, **inputs: object) -> str:
 @pytest.mark.parametrize(("prefix", "directory"), [("/static/", "static"), ("/media/pub/", "shop/assets/pub")])
 def test_static_files_stay_inside(prefix: str, directory: str) -> None:
     """A prefix serves its directory, behind the one link that is followed, and is only read."""
-    text = render("nginx", "site.conf.j2", **SHOP)
+    text = site(**SHOP)
     found = block(text, f"location ^~ {prefix}")
     assert f"alias /srv/shop/live/app/{directory}/;" in found
     assert f"disable_symlinks on from={SLUG}_padding/srv/shop/live/app;" in found
@@ -67,7 +67,7 @@ def test_static_files_stay_inside(prefix: str, directory: str) -> None:
 
 def test_what_is_missing_is_looked_for_in_the_releases_before() -> None:
     """First in the one before the live one, then in the one before that; then it is nowhere."""
-    text = render("nginx", "site.conf.j2", **SHOP)
+    text = site(**SHOP)
     chain = []
     for opening in ("location ^~ /static/", "location @slipway_my_shop_previous", "location @slipway_my_shop_earlier"):
         found = block(text, opening)
@@ -102,6 +102,13 @@ def test_what_is_missing_is_looked_for_in_the_releases_before() -> None:
 def test_where_a_file_is_in_a_release(uri: str, file: str) -> None:
     """By the prefix that it has; nothing that is hidden, no directory, no upload."""
     assert mapped("file", uri) == file
+
+
+def test_below_a_path_prefix() -> None:
+    """What is said of prefixes holds below the one of the app."""
+    assert "alias /srv/shop/live/app/static/;" in block(site(**SHOP, nginx_prefix="/shop"), "location ^~ /shop/static/")
+    assert mapped("file", "/shop/static/a.css", nginx_prefix="/shop") == "/static/a.css"
+    assert mapped("age", "/shop/static/a.b/x.js", nginx_prefix="/shop") == YEAR
 
 
 def test_a_longer_prefix_wins() -> None:
@@ -155,7 +162,7 @@ def test_what_the_answers_say() -> None:
 @pytest.mark.parametrize(("prefix", "directory"), [("/up/", "uploads/pub"), ("/all/", "uploads")])
 def test_uploads_are_never_run(prefix: str, directory: str) -> None:
     """They come from outside the releases, with types that run nothing and nothing that is compressed beforehand."""
-    text = render("nginx", "site.conf.j2", **SHOP)
+    text = site(**SHOP)
     found = block(text, f"location ^~ {prefix}")
     assert f"alias /srv/shop/shared/{directory}/;" in found
     assert "disable_symlinks on from=/srv/shop/shared;" in found
@@ -166,9 +173,20 @@ def test_uploads_are_never_run(prefix: str, directory: str) -> None:
     assert not re.search(r"\b(html?|xhtml|svg|xml|js|mjs|css|pdf|swf|wasm)\b", types)
 
 
+def test_every_answer_has_the_headers_of_the_site_once() -> None:
+    """Those of a location of its own too; for uploads there is another policy in the place of the site's."""
+    named = {"nginx_headers": {"content-security-policy": "default-src 'self'", "X-More": 'a "b"'}}
+    text = site(**SHOP, **named, web_certificate="files")
+    for opening in ("location ^~ /static/", "location @slipway_my_shop_previous", "location @slipway_my_shop_earlier"):
+        assert block(text, opening).count("include /etc/nginx/slipway/my-shop/headers;") == 1
+    names = [line.split()[1].lower() for line in block(text, "location ^~ /up/") if line.startswith("add_header ")]
+    assert len(names) == len(set(names))
+    assert {"content-security-policy", "x-frame-options", "strict-transport-security", "x-more"} < set(names)
+
+
 def test_a_directory_that_only_begins_like_a_shared_one_is_the_sources() -> None:
     """`uploads2` is not in `uploads`."""
-    text = render("nginx", "site.conf.j2", **{**SHOP, "nginx_static": {"/x/": "uploads2"}})
+    text = site(**{**SHOP, "nginx_static": {"/x/": "uploads2"}})
     assert "alias /srv/shop/live/app/uploads2/;" in block(text, "location ^~ /x/")
     assert "/shared" not in text
 
@@ -177,7 +195,7 @@ def test_compression() -> None:
     """Of files by default, of nothing or of the app's answers too where that is asked for."""
 
     def switches(**inputs: object) -> tuple[int, int, int]:
-        found = lines(render("nginx", "site.conf.j2", **{**SHOP, **inputs}))
+        found = lines(site(**{**SHOP, **inputs}))
         text = [line for line in found if re.fullmatch(r"(gzip|brotli)(_static)? on;", line)]
         return text.count("gzip on;"), text.count("brotli on;"), text.count("brotli_static on;")
 
@@ -186,13 +204,13 @@ def test_compression() -> None:
     assert switches(nginx_brotli=False) == (served, 0, 0)
     assert switches(nginx_compress="none") == (0, 0, 0)
     assert switches(nginx_compress="all") == (served + 1, served + 1, served)
-    off = render("nginx", "site.conf.j2", **{**SHOP, "nginx_compress": "none"})
+    off = site(**{**SHOP, "nginx_compress": "none"})
     assert not re.search("gzip|brotli|padding", off)
 
 
 def test_a_site_without_static_files_has_nothing_of_them() -> None:
     """Neither locations nor maps; nothing is compressed."""
-    assert not re.search("_static_|gzip|brotli|@", render("nginx", "site.conf.j2"))
+    assert not re.search("_static_|gzip|brotli|_previous", site())
 
 
 @needs_nginx

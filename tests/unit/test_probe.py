@@ -306,6 +306,19 @@ def test_a_website_that_is_silent_or_away_is_told(serve_web: Callable[..., tuple
         website(f"http://127.0.0.1:{port}/", HEALTH)
 
 
+def test_a_redirect_of_the_web_servers_own_is_no_word_of_the_app(serve_web: Callable[..., tuple[Server, int]]) -> None:
+    head = (
+        b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://shop.example.org/health\r\nContent-Length: %d\r\n\r\n%s"
+    )
+    page = b"<html><body><center><h1>308 Permanent Redirect</h1></center><hr><center>nginx</center></body></html>"
+    health = replace(HEALTH, status=[200, 308])
+    _, port = serve_web(lambda _number, _turn: head % (len(page), page))
+    with pytest.raises(Unhealthy, match=re.escape("led to https://shop.example.org/health by itself")):
+        website(f"http://127.0.0.1:{port}/health", health)
+    _, port = serve_web(lambda _number, _turn: head % (3, b"app"))
+    website(f"http://127.0.0.1:{port}/health", health)
+
+
 def test_a_certificate_is_verified_unless_the_connection_stays_on_the_host(
     serve_web: Callable[..., tuple[Server, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,13 @@ GOOD: dict[str, list[Any]] = {
     "device": ["/dev/ttyUSB0", "/dev/snd/pcmC0D0p"],
     "system_call": ["@chown", "@raw-io", "ptrace", "sched_setaffinity"],
     "secret": ["12345678", 'with "quotes" and\nlines'],
+    "header": ["X-Frame-Options", "Server", "X1"],
+    "header_value": ["nosniff", "default-src 'self'; img-src *", 'a "b" \\', "geolocation=()", 0],
+    "login": ["you", "you@example.org", "a.b-c_d+e"],
+    "password_hash": ["$6$salt$abcdefgh./", "$apr1$x$abcdefgh", "$2y$10$abcdefgh", "$y$j9T$abcdefgh"],
+    "redirect_from": ["/", "/old", "/a/b.html", "www.example.org"],
+    "redirect_to": ["/", "/new", "/a%20b", "https://example.org", "https://example.org:8443/a"],
+    "text": ["location = /a { return 204; }", "a\n\tb;\n"],
 }
 BREAKS = [
     "",
@@ -73,8 +80,17 @@ BREAKS = [
     "%n",
     "[a]",
 ]
-"""What nginx, systemd, ini files or a shell give a meaning: only one_line accepts it around a good value."""
+"""What nginx, systemd, ini files or a shell give a meaning: only QUOTED accept it around a good value."""
+QUOTED = {"one_line", "header_value", "value", "secret", "text", "password_hash"}
+"""What is quoted where it is written, or goes into a file of its own."""
 BAD: dict[str, list[Any]] = {
+    "header": ["", "X Frame", "X_Frame", "X:", "1X", "X\n", "é"],
+    "header_value": ["", "a\nb", "a\r", "$host", "é", " ", "a ", "a\x00"],
+    "login": ["", "a:b", "a b", "a\n", "ä"],
+    "password_hash": ["password", "{PLAIN}password", "$1$salt$abcdefgh", "$6$a$b c", "$6$salt$abcdefgh\nroot:x", ""],
+    "redirect_from": ["", "*.example.org", "/a b", "/a;", "/../a", "/a/", "https://a/", "/a?b", "a_b"],
+    "redirect_to": ["", "new", "/a b", "/a?b=c", "https://a/?b", "ftp://a", "/$uri", "//a;", "javascript:x"],
+    "text": ["a\x00", "a\x1b[0m", "a\r\n", 5, None, "\u202e"],
     "url_path": ["healthz", "", "/a b", "/a;b", "/%zz", "http://a/", "/a#b"],
     "git_ref": ["-a", "a..b", "a b", "a:b", "a~1", "a^{}", "@{u}", ""],
     "checksum": ["sha256:" + "0" * 63, "0" * 64, "md5:" + "0" * 32, "sha256:" + "G" * 64],
@@ -206,7 +222,7 @@ def test_every_format_has_good_and_bad_values() -> None:
     assert set(rules.FORMATS) == set(GOOD) == set(BAD)
 
 
-@pytest.mark.parametrize("form", sorted(set(GOOD) - {"one_line", "value", "secret"}))
+@pytest.mark.parametrize("form", sorted(set(GOOD) - QUOTED))
 def test_nothing_that_has_a_meaning_elsewhere_passes(form: str) -> None:
     texts = [str(value) for value in GOOD[form]]
     broken = [text + end for text in texts for end in BREAKS if end] + [

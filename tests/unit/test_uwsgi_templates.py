@@ -357,6 +357,7 @@ def test_uwsgi_ini_by_defaults() -> None:
         "no-orphans = true",
         "harakiri = 60",
         "buffer-size = 65535",
+        "max-vars = 4096",
         "post-buffering = 65536",
         "disable-logging = true",
         "log-4xx = false",
@@ -375,6 +376,7 @@ def test_uwsgi_ini_by_other_inputs() -> None:
         "threads = 8",
         "harakiri = 30",
         "buffer-size = 8192",
+        "max-vars = 4096",
         "log-4xx = true",
         "need-app = true",
     ):

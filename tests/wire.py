@@ -1,0 +1,80 @@
+"""HTTP as bytes, for what no client library would send or tell."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import ssl
+import struct
+
+from conftest import Site
+
+
+def exchange(site: Site, sent: bytes, tls: bool = True, name: str = "localhost") -> bytes:
+    """Send bytes and return all that comes until the server closes."""
+    received = b""
+    with site.connect(tls, name) as connection, contextlib.suppress(ConnectionError, ssl.SSLError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):  # who is refused can still read why
+            connection.sendall(sent)
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+def status(received: bytes) -> int:
+    """Return the status of the one answer that was received, 0 if there is none."""
+    return int(received.split()[1]) if received else 0
+
+
+def fields(received: bytes) -> list[tuple[str, str]]:
+    """Return the headers of an answer, those too that are there twice, with lower-case names."""
+    found = http.client.parse_headers(io.BytesIO(received.partition(b"\r\n")[2]))
+    return [(name.lower(), value) for name, value in found.items()]
+
+
+def hpack(name: str, value: str) -> bytes:
+    """Return a header as a literal that is in no table."""
+
+    def text(data: bytes) -> bytes:
+        if len(data) < 127:
+            return bytes([len(data)]) + data
+        rest, out = len(data) - 127, bytes([127])
+        while rest >= 128:
+            out += bytes([rest % 128 + 128])
+            rest //= 128
+        return out + bytes([rest]) + data
+
+    return b"\0" + text(name.encode()) + text(value.encode())
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return a frame."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def http2(site: Site, path: str, headers: list[tuple[str, str]], name: str = "localhost", authority: str = "") -> int:
+    """Send a request by HTTP/2; return its status, or 0 if nginx gives the connection up because of it."""
+    pseudo = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", authority or name)]
+    block = b"".join(hpack(*pair) for pair in pseudo + headers)
+    parts = [block[start : start + 16000] for start in range(0, len(block), 16000)]
+    last = len(parts) - 1
+    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+    for number, part in enumerate(parts):
+        flags = (1 if number == 0 else 0) | (4 if number == last else 0)
+        sent += frame(1 if number == 0 else 9, flags, 1, part)
+    with site.connect(True, name, ["h2"]) as connection:
+        assert isinstance(connection, ssl.SSLSocket)
+        assert connection.selected_alpn_protocol() == "h2"
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            connection.sendall(sent)
+        with connection.makefile("rb") as received:
+            while len(head := received.read(9)) == 9:
+                payload = received.read(int.from_bytes(head[:3], "big"))
+                if head[3] == 1:  # HEADERS: the status comes first, after changes of the table's size
+                    payload = payload.lstrip(bytes(range(0x20, 0x40)))
+                    indexed = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}
+                    return indexed.get(payload[0]) or int(payload[2:5])
+                if head[3] == 7:  # GOAWAY
+                    return 0
+    return 0
