@@ -105,19 +105,23 @@ class Site:
     port: int
     tls_port: int = 0
 
-    def connect(self, tls: bool = False, name: str = "localhost", alpn: Sequence[str] = ()) -> socket.socket:
+    def connect(
+        self, tls: bool = False, name: str = "localhost", alpn: Sequence[str] = (), root: str = ""
+    ) -> socket.socket:
         """Open a connection, for what no client library would send.
 
         Args:
-            tls: by TLS, whoever certified the host.
+            tls: by TLS.
             name: the host name that TLS asks for (SNI).
             alpn: the protocols that TLS offers.
+            root: the authority that has to have certified the host for that name, in PEM; empty: anybody.
         """
         connection = socket.create_connection(("127.0.0.1", self.tls_port if tls else self.port), timeout=20)
         if not tls:
             return connection
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context = ssl.create_default_context(cadata=root or None)
+        if not root:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if alpn:
             context.set_alpn_protocols([*alpn])
         return context.wrap_socket(connection, server_hostname=name)
@@ -325,16 +329,26 @@ class Visitors:
 
 
 @contextlib.contextmanager
-def visited(sites: dict[str, Site], path: str = "/hello", pause: float = 0.05) -> Iterator[Visitors]:
-    """Let visitors come while the block runs: to each site one request after the other, ``pause`` seconds between."""
+def visited(
+    sites: dict[str, Site], path: str = "/hello", pause: float = 0.05, *, tls: bool = False, name: str = "localhost"
+) -> Iterator[Visitors]:
+    """Let visitors come while the block runs: to each site one request after the other, ``pause`` seconds between.
+
+    Args:
+        sites: the sites, by the name of the host.
+        path: what they ask for.
+        pause: seconds between the end of a request and the next one.
+        tls: whether they come by HTTPS.
+        name: by which name they ask; {} in it is the name of the host.
+    """
     visitors, over = Visitors({name: [] for name in sites}), threading.Event()
 
-    def visit(name: str, site: Site) -> None:
+    def visit(host: str, site: Site) -> None:
         while not over.wait(pause):
             try:
-                visitors.met[name].append(site.get(path).status)
+                visitors.met[host].append(site.get(path, tls=tls, name=name.format(host)).status)
             except (OSError, http.client.HTTPException) as error:
-                visitors.met[name].append(repr(error))
+                visitors.met[host].append(repr(error))
 
     threads = [threading.Thread(target=visit, args=one) for one in sites.items()]
     for thread in threads:

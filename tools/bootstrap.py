@@ -27,6 +27,7 @@ PACKAGES = {
     "nft": "nftables",  # and on Debian 13
     "mmdebstrap": "mmdebstrap",  # the image of a host
     "nginx": "nginx-light",  # tests read rendered sites by `nginx -t`; its service stays off
+    "pebble": "pebble",  # an ACME authority for tests
     "podman": "podman",
     "runc": "runc",
     "ssh": "openssh-client",

@@ -213,6 +213,21 @@ def _is_url_prefix(value: Any) -> str | None:
     return None if {".", ".."} & set(value.split("/")) else ""
 
 
+def _is_email(value: Any) -> str | None:
+    name, _, host = value.rpartition("@") if isinstance(value, str) else ("", "", "")
+    if not re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,63}", name) or "." not in host or host[0] == "*":
+        return None
+    return None if _is_hostname(host) is None or host.replace(".", "").isdigit() or ":" in host else ""
+
+
+def _is_address(value: Any) -> str | None:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535 or host.startswith("*"):
+        return None
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return None if (":" in bare) == (bare == host) else _is_hostname(bare)
+
+
 def _is_module(value: Any) -> str | None:
     word = r"[A-Za-z_][A-Za-z0-9_]*"
     if not isinstance(value, str) or not re.fullmatch(rf"{word}(?:\.{word})*(?::{word}(?:\(\))?)?", value):
@@ -367,6 +382,9 @@ FORMATS: dict[str, Format] = {
     "redirect_from": Format("a path such as /old, or a host name", _is_redirect_from),
     "redirect_to": Format("a path or a URL, without a query", _is_redirect_to),
     "text": Format("printable text of any number of lines", _is_text),
+    "email": Format("an e-mail address, such as you@example.org", _is_email),
+    "address": Format("a host and a port, such as 192.0.2.1:53 or [2001:db8::1]:53", _is_address),
+    "token": Format("text of A-Z a-z 0-9 . _ ~ + / = -", _matches(r"[A-Za-z0-9._~+/=-]+")),
     "identifier": Format("letters, digits and underscores, no digit first", _matches(r"[A-Za-z_][A-Za-z0-9_]*")),
 }
 """Formats by name. All but these are free of what nginx, ini files and shells give a meaning: one_line and header_value
