@@ -65,7 +65,8 @@ def test_a_scenario_without_hosts_is_red(playbook: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "playbook", ["site.yml", "playbooks/deploy.yml", "playbooks/rollback.yml", "playbooks/status.yml"]
+    "playbook",
+    ["site.yml", "playbooks/deploy.yml", "playbooks/rollback.yml", "playbooks/status.yml", "playbooks/certificate.yml"],
 )
 def test_an_inventory_without_hosts_is_red(playbook: str) -> None:
     """What Ansible says in a warning only is an error here: nothing would have been deployed."""
