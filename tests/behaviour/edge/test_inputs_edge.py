@@ -401,7 +401,6 @@ BAD: dict[str, tuple[Any, str]] = {
     "nginx_streams": (["/{"], "nginx_streams[0] is '/{'; accepted is a URL path with a slash at both ends"),
     "nginx_client_header_timeout": (0, "nginx_client_header_timeout is 0; accepted is a whole number from 1 to 3600."),
     "nginx_extra": ({"severs": "a"}, "nginx_extra['severs'] is no key of nginx_extra: did you mean server?"),
-    "nginx_tls_pofile": ("modern", "nginx_tls_pofile is no input of Slipway: did you mean nginx_tls_profile?"),
 }
 TOGETHER: dict[str, Any] = {
     "nginx_tls_port": 80,
