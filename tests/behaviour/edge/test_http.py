@@ -175,6 +175,7 @@ def test_ciphers_are_mozillas(site: Site, ciphers: str, good: bool) -> None:
     assert (agreed is not None) == good
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_versions_of_tls(site: Site) -> None:
     """1.2 and 1.3, nothing older."""
     for version, there in (("TLSv1", False), ("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)):
