@@ -277,7 +277,7 @@ FOOTPRINT = f"""
 readlink /srv/{APP}/live
 pgrep --list-full '^nginx$'
 pgrep --list-full --euid {APP}
-systemctl list-units --all --plain --no-legend '{APP}@*' 'run-*' 'slipway-*' | awk '{{print $1, $3, $4}}'
+systemctl list-units --all --plain --no-legend '{APP}@*' 'run-*' 'slipway-{APP}-*' | awk '{{print $1, $3, $4}}'
 find /etc/systemd/system -name '{APP}@*' | sort
 ls /run/{APP} /run/slipway
 for release in /srv/{APP}/releases/*; do test -e $release/release.json || echo "$release is not whole"; done
@@ -292,7 +292,7 @@ def footprint(host: Host) -> list[str]:
 
 def footprints(hosts: dict[str, Host]) -> dict[str, list[str]]:
     """Return the footprint of each host; no deploy may be running."""
-    await_that(lambda: not any("slipway-" in line for host in hosts.values() for line in footprint(host)))
+    await_that(lambda: not any(f"slipway-{APP}-" in line for host in hosts.values() for line in footprint(host)))
     return {name: footprint(host) for name, host in hosts.items()}
 
 

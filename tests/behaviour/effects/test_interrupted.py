@@ -61,7 +61,7 @@ for unit in {APP}@$live.socket {APP}@$live.service; do
   systemctl is-active --quiet $unit || echo "$unit is down"
   systemctl is-enabled --quiet $unit || echo "$unit will be down after a restart"
 done
-systemctl list-units --all --plain --no-legend 'run-*.service' 'slipway-*'
+systemctl list-units --all --plain --no-legend 'run-*.service' 'slipway-{APP}-*'
 systemctl --failed --plain --no-legend
 grep -q '"pending": {{}}' /srv/{APP}/state.json || echo "a switch is pending"
 """
