@@ -402,7 +402,7 @@ def test_who_comes_by_address_gets_a_certificate_where_the_address_is_a_name() -
     assert "ssl_reject_handshake" not in site(web_server_names=["192.0.2.1"], **inputs)
 
 
-@pytest.mark.parametrize(("version", "curves"), [(V22, ""), (V26, "X25519MLKEM768:")])
+@pytest.mark.parametrize(("version", "curves"), [(V22, ""), (V26, "?X25519MLKEM768:")])
 def test_tls_is_mozillas_profile(version: str, curves: str) -> None:
     """Version 6.0 of its guidelines; the hybrid key exchange where OpenSSL has it."""
     intermediate = lines(site(version, "tls.j2"))
@@ -497,6 +497,7 @@ def test_what_is_handed_to_the_app() -> None:
         "HTTP_X_FORWARDED_HOST": '"" if_not_empty',
         "HTTP_X_FORWARDED_PORT": '"" if_not_empty',
         "HTTP_X_FORWARDED_PREFIX": '"" if_not_empty',
+        "HTTP_X_FORWARDED_SERVER": '"" if_not_empty',
         "HTTP_FORWARDED": '"" if_not_empty',
         "HTTP_TRANSFER_ENCODING": '"" if_not_empty',
         "HTTP_PROXY": '"" if_not_empty',
