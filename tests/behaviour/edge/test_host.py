@@ -67,7 +67,7 @@ def test_only_security_updates_are_installed(host: Host) -> None:
 
 def test_an_update_of_nginx_loses_no_request(hosts: dict[str, Host], sites: dict[str, Site]) -> None:
     """The package hands the sockets from the old program to the new one."""
-    with visited(sites, pause=0.01) as visitors:
+    with visited(sites, pause=0.01, tls=True) as visitors:
         for host in hosts.values():
             before = host.check_output("systemctl show --value --property MainPID nginx")
             host.check_output("DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --quiet --yes nginx")
@@ -79,7 +79,7 @@ def test_an_update_of_nginx_loses_no_request(hosts: dict[str, Host], sites: dict
 def test_nobody_is_locked_out(hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]) -> None:
     """Rules that let no new connection in are taken back by the host, in force and on disk; the run ends red."""
     before = {name: firewall(host) for name, host in hosts.items()}
-    with visited(sites) as visitors:
+    with visited(sites, tls=True) as visitors:
         run = playbook(ROLE, host_firewall_ssh_sources=["192.0.2.0/24"])
     assert run.code != 0
     assert "No new ssh connection came through the new rules of the firewall" in run.words
