@@ -1,7 +1,6 @@
 """Deploys that are killed at every step: what is live is whole, visitors notice nothing, and the next run converges.
 
-`make test` kills where the outcomes differ: before the switch, in it, after it, and in the step that confirms it; all
-other points, and the random sequence, are for `make test-load`.
+All of it is for `make test-load`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ POINTS = {
     "stop": "retired .*stop drain .*Popen .*'stop'",
     "prune": "retired .*shutil.rmtree",
 }
-SHORT = ("migrate", "go live", "verify", "retire")
 # After these there is no run of its own: the next one is that which is killed at the next point.
 EARLY = ("lock", "fetch", "build", "migrate", "start", "probe")
 # From here on a switch is confirmed: the new release stays live, whoever dies.
@@ -191,9 +189,8 @@ def visitors(
 
 
 @pytest.mark.usefixtures("visitors")
-@pytest.mark.parametrize(
-    "point", [pytest.param(point, marks=() if point in SHORT else pytest.mark.long) for point in POINTS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
 def test_a_killed_run_leaves_what_is_whole(
     targets: list[Target], play: Callable[..., Play], source: Source, point: str
 ) -> None:
