@@ -266,7 +266,9 @@ def test_each_relaxation_lets_an_app_do_more(
 def warnings(host: Host) -> list[str]:
     """Return what nginx has warned of since the host started."""
     said = host.check_output("journalctl --sync && journalctl --boot --unit nginx --no-pager --output cat")
-    return [line for line in said.splitlines() if re.search(r"\[(warn|error|crit|alert|emerg)\]", line)]
+    found = [line for line in said.splitlines() if re.search(r"\[(warn|error|crit|alert|emerg)\]", line)]
+    # In a container not even systemd may raise the number of open files above what the container was given.
+    return [line for line in found if "setrlimit(RLIMIT_NOFILE" not in line]
 
 
 def test_no_process_of_nginx_is_roots(host: Host) -> None:
