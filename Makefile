@@ -6,7 +6,7 @@ DEPLOYS ?= 20
 LOAD := .slipway/load
 JUDGES := .slipway/judges
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
-LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof))
+LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times))
 PYTHON_CODE := plugins tools tests
 # The project's own tools first, whatever is active in the shell.
 export PATH := $(CURDIR)/$(VENV):$(PATH)

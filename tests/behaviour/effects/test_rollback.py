@@ -11,7 +11,7 @@ import pytest
 from conftest import APP, SWITCHABLE, Run, Site, footprints, live_release, main_pid, visited
 from testinfra.host import Host
 
-pytestmark = pytest.mark.usefixtures("anything")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("anything")]
 AT_ONCE = 100.0  # milliseconds until a release that was kept warm is live
 CLOSED = "http://127.0.0.1:9"  # nobody listens there: no release is to be had from this web server
 

@@ -28,6 +28,8 @@ ATTEMPTS = (False, True, False)
 
 Measure = Callable[..., tuple[Run, float]]
 
+pytestmark = pytest.mark.long
+
 
 def waited() -> float:
     """Return for how many seconds since the machine started a task of it, or all of it, has waited for a processor."""
