@@ -316,8 +316,8 @@ def test_a_file_that_nginx_may_not_read_is_seen_at_the_reload(host: Host, site: 
     host.check_output(f"rm {conf} && systemctl reload nginx")
 
 
-def test_nginx_runs_nothing_else(host: Host) -> None:
-    """In its sandbox no program runs but nginx itself, for root neither."""
+def test_nginx_runs_no_shell(host: Host) -> None:
+    """In its sandbox no program runs but what is beside nginx itself, for root neither."""
     pid = host.check_output("systemctl show --value --property MainPID nginx")
     inside = f"nsenter --target {pid} --mount"
     assert host.run(f"{inside} /usr/sbin/nginx -v").rc == 0
