@@ -103,13 +103,17 @@ class Change:
         """Write all that differs, with the directories that it takes.
 
         Raises:
-            OSError: a file cannot be written; what was until then is for `undo`.
+            OSError: a file cannot be written. All are as they were.
         """
-        for _, after in self.files:
-            if after.content is not None:
-                # What is made for a file that only its owner reads is for nobody else to enter.
-                self._make_directory(os.path.dirname(after.path), 0o755 if after.mode & 0o077 else 0o700)
-            after.put()
+        try:
+            for _, after in self.files:
+                if after.content is not None:
+                    # What is made for a file that only its owner reads is for nobody else to enter.
+                    self._make_directory(os.path.dirname(after.path), 0o755 if after.mode & 0o077 else 0o700)
+                after.put()
+        except OSError:
+            self.undo()
+            raise
 
     def undo(self) -> None:
         """Put back what was there before.
