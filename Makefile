@@ -6,7 +6,8 @@ DEPLOYS ?= 20
 LOAD := .slipway/load
 JUDGES := .slipway/judges
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
-LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times))
+LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
+    tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load
 PYTHON_CODE := plugins tools tests
 # The project's own tools first, whatever is active in the shell.
 export PATH := $(CURDIR)/$(VENV):$(PATH)

@@ -3,6 +3,9 @@
     python tests/load/client.py http://127.0.0.1:8180 --rate 80 --out FILE    until its standard input is closed
     python tests/load/client.py http://127.0.0.1:8180 --burst 512 --out FILE  that many connections at once
 
+By https:// it takes any certificate. --reopen is for a web server that is reloaded: it closes the connections that wait
+for their next request, and visitors open others.
+
 Latency counts from the moment a request was scheduled for, so a client that falls behind shows it. The app that answers
 is tests/apps/slow, which tells its release and repeats what it was sent: an answer to another request is noticed.
 FILE takes one JSON list for each request, in the order of Record's fields. Standard library only.
@@ -16,6 +19,7 @@ import collections
 import hashlib
 import json
 import math
+import ssl
 import sys
 import time
 import urllib.parse
@@ -204,10 +208,14 @@ class Connection:
 class Client:
     """Sends requests to one server and notes what becomes of each; ``records`` is what it noted."""
 
-    def __init__(self, url: str) -> None:
-        """Take the server's address, http://host:port."""
+    def __init__(self, url: str, *, reopen: bool = False) -> None:
+        """Take the server's address, http://host:port or https://host:port, and whether it may close what is idle."""
         parts = urllib.parse.urlsplit(url)
-        self.host, self.port = parts.hostname or "", parts.port or 80
+        self.host, self.port, self.reopen = parts.hostname or "", parts.port or 80, reopen
+        self.tls = None
+        if parts.scheme == "https":
+            self.port, self.tls = parts.port or 443, ssl.create_default_context()
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
         self.idle: collections.deque[Connection] = collections.deque()
         self.records: list[Record] = []
         # Latencies by the clock that never jumps, times of day by the one that the hosts share.
@@ -217,15 +225,15 @@ class Client:
         """Open a connection.
 
         Raises:
-            OSError: it was refused or reset.
+            OSError: it was refused or reset, or TLS failed.
         """
-        return Connection(*await asyncio.open_connection(self.host, self.port))
+        return Connection(*await asyncio.open_connection(self.host, self.port, ssl=self.tls))
 
     async def connection(self, kind: str) -> Connection:
         """Return the connection for a request: for "keep-alive" one that is idle, if there is one.
 
         Raises:
-            FaultError: the server has closed the idle one.
+            FaultError: the server has closed the idle one, and may not.
             OSError: a new one was refused or reset.
         """
         if kind != "keep-alive" or not self.idle:
@@ -234,7 +242,9 @@ class Client:
         kept = self.idle.popleft()
         if kept.reader.at_eof() or kept.writer.transport.is_closing():
             kept.close()
-            raise FaultError("closed while idle")
+            if not self.reopen:
+                raise FaultError("closed while idle")
+            return await self.connection(kind)
         return kept
 
     def message(self, kind: str, number: int) -> tuple[bytes, str, bytes]:
@@ -311,9 +321,8 @@ async def until_closed(stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def run(url: str, rate: float, burst: int, slow: bool) -> list[Record]:
+async def run(client: Client, rate: float, burst: int, slow: bool) -> list[Record]:
     """Send a burst of that size or, with none, ``rate`` requests per second; return what was noted."""
-    client = Client(url)
     if burst:
         await client.burst(burst, "slow" if slow else "new")
         return client.records
@@ -333,9 +342,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=80, help="requests per second")
     parser.add_argument("--burst", type=int, default=0, help="so many connections at once, instead of a rate")
     parser.add_argument("--slow", action="store_true", help="slow requests in the burst")
+    parser.add_argument("--reopen", action="store_true", help="no fault: a connection that was closed while idle")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    records = asyncio.run(run(arguments.url, arguments.rate, arguments.burst, arguments.slow))
+    client = Client(arguments.url, reopen=arguments.reopen)
+    records = asyncio.run(run(client, arguments.rate, arguments.burst, arguments.slow))
     arguments.out.write_text("".join(json.dumps(astuple(record)) + "\n" for record in records), encoding="utf-8")
 
 

@@ -326,9 +326,9 @@ def test_what_waits_for_the_old_release_is_served(
 DRAIN = ("plugins/module_utils/host.py", "            self.drain(name)\n", "            pass\n")
 RENAME = (
     "plugins/module_utils/host.py",
-    "        os.rename(new, self.link)\n",
+    "        self.lead(self.link, name)\n",
     """        self.run("systemctl", "stop", *self.units(self.live()), *self.units(name))
-        os.rename(new, self.link)
+        self.lead(self.link, name)
         self.run("systemctl", "start", *self.units(name))
 """,
 )

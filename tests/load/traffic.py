@@ -16,23 +16,25 @@ FIGURES = ROOT / ".slipway" / "figures.md"
 
 
 @contextmanager
-def traffic(ports: dict[str, int], directory: Path, rate: float) -> Iterator[dict[str, Path]]:
+def traffic(
+    ports: dict[str, int], directory: Path, rate: float, *options: str, scheme: str = "http"
+) -> Iterator[dict[str, Path]]:
     """Send requests to each host while the block runs.
 
     Args:
         ports: of the sites, on 127.0.0.1, by the name of the host.
         directory: takes what the clients noted.
         rate: requests per second to each of them.
+        *options: further ones of the client's command line.
+        scheme: "http" or "https".
 
     Returns:
         {host: file for client.read()}, each complete when the block has ended.
     """
     files = {name: directory / f"{name}.jsonl" for name in ports}
+    command = [sys.executable, client.__file__, "--rate", str(rate), *options]
     clients = [
-        subprocess.Popen(
-            [sys.executable, client.__file__, f"http://127.0.0.1:{port}", "--rate", str(rate), "--out", files[name]],
-            stdin=subprocess.PIPE,
-        )
+        subprocess.Popen([*command, "--out", files[name], f"{scheme}://127.0.0.1:{port}"], stdin=subprocess.PIPE)
         for name, port in ports.items()
     ]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 import client
 import picture
 import pytest
+from ansible_collections.slipway.wsgi.plugins.module_utils.certificates import self_signed
 
 GOOD = client.Record("new", 100.0, 100.0, 0.01, 200, "a", "")
 
@@ -119,7 +121,9 @@ def good(query: str) -> bytes:
     return json.dumps({"release": "a", "query": query, "length": 0, "sha256": empty}).encode()
 
 
-def ask(serve: Callable[[int], bytes | None], kinds: list[str]) -> list[tuple[int, str, str]]:
+def ask(
+    serve: Callable[[int], bytes | None], kinds: list[str], *, tls: ssl.SSLContext | None = None, reopen: bool = False
+) -> list[tuple[int, str, str]]:
     """Send requests one after the other to a server that answers the n-th by ``serve(n)``; None resets.
 
     Returns status, release and fault of each. After each answer the server closes the connection.
@@ -135,8 +139,9 @@ def ask(serve: Callable[[int], bytes | None], kinds: list[str]) -> list[tuple[in
             writer.close()
 
     async def main() -> list[tuple[int, str, str]]:
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        one = client.Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+        scheme = "https" if tls else "http"
+        one = client.Client(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}", reopen=reopen)
         told = []
         for number, kind in enumerate(kinds):
             told.append(await one.ask(kind, number))
@@ -170,6 +175,21 @@ def test_an_idle_connection_that_was_closed_is_a_fault_and_not_opened_again() ->
     """The request on it is not sent anew; the next one has a new connection."""
     told = ask(lambda number: answer(good(f"n={number}")), ["keep-alive"] * 3)
     assert [fault for _, _, fault in told] == ["", "closed while idle", ""]
+
+
+def test_a_web_server_that_is_reloaded_may_close_an_idle_connection() -> None:
+    """Then the request goes by a new one: nothing was sent on the old one."""
+    told = ask(lambda number: answer(good(f"n={number}")), ["keep-alive"] * 3, reopen=True)
+    assert [fault for _, _, fault in told] == ["", "", ""]
+
+
+def test_by_https_any_certificate_will_do(tmp_path: Path) -> None:
+    """The certificate is not what is tested."""
+    chain, key = self_signed("other", ["other"])
+    (tmp_path / "pair").write_text(key + chain)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "pair")
+    assert ask(lambda number: answer(good(f"n={number}")), ["new"], tls=context) == [(200, "a", "")]
 
 
 def test_a_refused_connection_is_a_fault() -> None:

@@ -13,12 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import client
 import pytest
 from ansible_collections.slipway.wsgi.plugins.module_utils.certificates import SHARE_LEFT, self_signed
 from authority import DAY, Authority
-from conftest import APP, Run, Site, await_that, visited
+from conftest import APP, ROOT, Run, Site, await_that, visited
 from cryptography import x509
 from testinfra.host import Host
+from traffic import faults, traffic
 
 UNIT = f"{APP}-certificate"
 DIRECTORY = f"/etc/slipway/certificates/{APP}"
@@ -26,6 +28,8 @@ STATE = f"/var/lib/slipway-acme/{APP}"
 NAME = "{}.example.org"  # {} is the name of the host
 # Long enough for a renewal to be seen before and after it is due, and short enough to be waited for.
 SHORT = 45
+RATE = 40.0  # requests per second to each host
+RENEWALS = 10
 
 Playbook = Callable[..., Run]
 Hosts = dict[str, Host]
@@ -208,6 +212,43 @@ def test_renewed_when_a_third_of_the_lifetime_is_left_and_no_visitor_notices(
     renewed = serials(sites)
     assert attempt(hosts) == everywhere(hosts, True)
     assert serials(sites) == renewed
+
+
+@pytest.mark.long
+def test_issue_and_renewals_lose_no_request_under_load(
+    acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook, tmp_path: Path
+) -> None:
+    """Visitors by HTTP while the first certificate is issued, by HTTPS while it is renewed again and again."""
+    slow = {"release_source": str(ROOT / "tests" / "apps" / "slow"), "release_requirements": [], "app_static": {}}
+    plain = playbook("site.yml", **slow, web_certificate="none")
+    assert plain.code == 0, plain.output
+    for host in hosts.values():
+        host.check_output(f"rm -rf {DIRECTORY} {STATE}")
+    ports, tls_ports = ({name: getattr(site, which) for name, site in sites.items()} for which in ("port", "tls_port"))
+
+    def met(files: dict[str, Path]) -> dict[str, list[str]]:
+        records = {name: client.read(file) for name, file in files.items()}
+        assert all(len(noted) > RATE for noted in records.values())
+        return {name: faults(noted) for name, noted in records.items()}
+
+    with traffic(ports, tmp_path, RATE, "--reopen") as files:
+        run = playbook("site.yml", **slow, **acme.inputs, nginx_redirect=False)
+        assert run.code == 0, run.output
+    assert all(served(name, site, acme.authority.root()) for name, site in sites.items())
+    assert met(files) == everywhere(hosts, [])
+    with traffic(tls_ports, tmp_path, RATE, "--reopen", scheme="https") as files:
+        for _ in range(RENEWALS):
+            before = serials(sites)
+            ask_anew(hosts)
+            assert attempt(hosts) == everywhere(hosts, True)
+            await_others(sites, before)
+    assert met(files) == everywhere(hosts, [])
+    # The positive control: without it the client might not see a loss.
+    with traffic(tls_ports, tmp_path, RATE, "--reopen", scheme="https") as files:
+        await_that(lambda: all(site.get("/", tls=True).status == 200 for site in sites.values()), 10)
+        for host in hosts.values():
+            host.check_output("systemctl restart nginx")
+    assert all(met(files).values())
 
 
 def test_an_authority_that_is_down_is_asked_again_by_itself(acme: Acme, hosts: Hosts, sites: Sites) -> None:
