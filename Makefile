@@ -8,12 +8,13 @@ JUDGES := .slipway/judges
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
     tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load
+SCENARIOS := default edge
 PYTHON_CODE := plugins tools tests
 # The project's own tools first, whatever is active in the shell.
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help up down bootstrap test lint unit molecule test-load judges docs lock clean
+.PHONY: help up down bootstrap test lint unit molecule test-load judges docs lock clean $(SCENARIOS)
 
 help: ## Show what there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,8 +48,12 @@ unit: bootstrap ## Run the tests that need no host.
 
 molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13; what they measured is in .slipway/figures.md.
 	@rm -f .slipway/failures.log .slipway/figures.md
-	molecule test --all || { cat .slipway/failures.log; exit 1; }
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line $(SCENARIOS) || { cat .slipway/failures.log; exit 1; }
 	@cat .slipway/figures.md
+
+# At once, each with hosts of its own: they wait for round trips most of the time.
+$(SCENARIOS):
+	molecule test --scenario-name $@
 
 test-load: bootstrap ## Deploy and roll back under load (DEPLOYS=20), and run the long tests, on hosts of its own; see .slipway/load.
 	@rm -f .slipway/failures.log .slipway/figures.md

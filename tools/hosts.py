@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from bootstrap import SUITE, package_sources, sudo
@@ -153,6 +155,16 @@ def free_port(first: int) -> int:
     raise StepError(f"No free port on 127.0.0.1 from {first} to {first + 99}.")
 
 
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Let no other run in this clone make hosts meanwhile: it would make the same images, and find the same ports."""
+    path = ROOT / ".slipway" / "hosts.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def published(first: int) -> list[str]:
     """The options of `podman run` by which a host is reached: 22, 80 and 443, by UDP as well.
 
@@ -226,6 +238,7 @@ def write_ssh_config(state: Path, names: list[str]) -> None:
     (state / "hosts.json").write_text(json.dumps(reachable, indent=2) + "\n")
 
 
+@one_at_a_time()
 def create(state: Path, wanted: dict[str, str], first_port: int) -> bool:
     """Make the hosts that are not up yet.
 

@@ -46,6 +46,8 @@ ECHO: dict[str, Any] = {
     "web_server_names": [NAME],
     # Both ports lead to the app, or half of the cases would end at the redirect.
     "nginx_redirect": False,
+    # After so long nginx ends what says nothing, or nothing that makes sense.
+    "nginx_client_header_timeout": 4,
 }
 
 

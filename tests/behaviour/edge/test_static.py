@@ -129,6 +129,8 @@ def shop(
         host.check_output(f"echo hidden > {UPLOADS}/secret.txt; ln -sfn /etc {LIVE}/static/out")
         host.check_output(f"chmod -R a+rX {UPLOADS}; chmod a+x /srv/hello /srv/hello/shared")
     yield one
+    for host in hosts.values():
+        host.check_output(f"chmod 2750 {UPLOADS}")
     run = playbook("site.yml")
     assert run.code == 0, run.end
 
