@@ -48,7 +48,7 @@ unit: bootstrap ## Run the tests that need no host.
 
 molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13; what they measured is in .slipway/figures.md.
 	@rm -f .slipway/failures.log .slipway/figures.md
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line $(SCENARIOS) || { cat .slipway/failures.log; exit 1; }
+	@$(MAKE) --no-print-directory --jobs=2 $(SCENARIOS) || { cat .slipway/failures.log; exit 1; }
 	@cat .slipway/figures.md
 
 # At once, each with hosts of its own: they wait for round trips most of the time.
