@@ -155,6 +155,7 @@ def started(tmp_path: Path, app: str, *further: str, **inputs: object) -> subpro
         (tmp_path / directory).mkdir()
     (tmp_path / "app/wsgi.py").write_text(app)
     (tmp_path / "etc/entry.py").write_text(render("release", "entry.py.j2"), encoding="utf-8")
+    shutil.copy(ROLES / "uwsgi/files/pep3333.py", tmp_path / "etc")
     text = render("uwsgi", "uwsgi.ini.j2", **inputs)
     assert text.count("virtualenv = %d../venv\n") == 1
     path = tmp_path / "etc/uwsgi.ini"
@@ -347,7 +348,7 @@ def test_uwsgi_ini_by_defaults() -> None:
         "strict = true",
         "chdir = %d../app",
         "virtualenv = %d../venv",
-        "wsgi-file = %dentry.py",
+        "wsgi-file = %dpep3333.py",
         "need-app = true",
         "single-interpreter = true",
         "master = true",
