@@ -7,6 +7,7 @@ LOAD := .slipway/load
 JUDGES := .slipway/judges
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
+    tests/behaviour/effects/test_examples.py::test_flask \
     tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load
 SCENARIOS := default edge
 PYTHON_CODE := plugins tools tests
@@ -74,7 +75,7 @@ judges: bootstrap ## Have third parties judge HTTPS, headers, sandboxes and slow
 docs: bootstrap ## Write the generated parts of the documentation.
 	python tools/docs.py
 
-lock: bootstrap ## Lock anew what the controller, a release and the app need.
+lock: bootstrap ## Lock anew what the controller, a release, the app and the examples need.
 	python tools/lock.py
 
 clean: down ## Remove the environment as well.
