@@ -11,15 +11,15 @@ import pytest
 from conftest import APP, SWITCHABLE, Run, Site, footprints, live_release, main_pid, visited
 from testinfra.host import Host
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("anything")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("lesson")]
 AT_ONCE = 100.0  # milliseconds until a release that was kept warm is live
 CLOSED = "http://127.0.0.1:9"  # nobody listens there: no release is to be had from this web server
 
 
 @pytest.fixture(scope="module")
-def releases(anything: dict[str, str]) -> dict[str, str]:
+def releases(lesson: dict[str, str]) -> dict[str, str]:
     """The releases that the tests have made, {what they are called here: name}, and the one that was live."""
-    (name,) = set(anything.values())
+    (name,) = set(lesson.values())
     return {"first": name}
 
 
