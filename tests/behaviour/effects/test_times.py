@@ -55,7 +55,8 @@ def measure(anything: dict[str, str], source: Path, playbook: Callable[..., Run]
 
     def run(host: str, title: str, name: str, seconds: float, trips: int, **inputs: str) -> tuple[Run, float]:
         began, before = time.monotonic(), waited()
-        done = playbook(name, "--limit", host, "-vvv", release_source=str(source), **inputs)
+        lesson = {"release_source": str(source), "release_requirements": ["requirements.txt"]}
+        done = playbook(name, "--limit", host, "-vvv", **lesson, **inputs)
         took, waiting = time.monotonic() - began, waited() - before
         made = len(re.findall(rf"^<{host}> (?:SSH: EXEC|PUT) ", done.output, re.MULTILINE))
         tasks = re.findall(rf"^{host} +: ok=(\d+)", done.output, re.MULTILINE)
