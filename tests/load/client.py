@@ -1,10 +1,10 @@
-"""An open-loop HTTP client: requests leave at a fixed rate whatever the answers do, and none is ever sent again.
+"""An open-loop HTTP client: requests leave at a fixed rate whatever the answers do, and none is sent again.
 
     python tests/load/client.py http://127.0.0.1:8180 --rate 80 --out FILE    until its standard input is closed
     python tests/load/client.py http://127.0.0.1:8180 --burst 512 --out FILE  that many connections at once
 
 By https:// it takes any certificate. --reopen is for a web server that is reloaded: it closes the connections that wait
-for their next request, and visitors open others.
+for their next request. Then visitors open others, and send again what crossed the close: RFC 9112, 9.3.1.
 
 Latency counts from the moment a request was scheduled for, so a client that falls behind shows it. The app that answers
 is tests/apps/slow, which tells its release and repeats what it was sent: an answer to another request is noticed.
@@ -25,7 +25,7 @@ import time
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 # Which kind of request follows which. SLOW_RATE of them are slow ones instead, evenly, so that at any moment about one
@@ -75,6 +75,10 @@ class Summary:
 
 class FaultError(Exception):
     """A request that failed, and how."""
+
+
+class UnansweredError(FaultError):
+    """A request that failed without a byte of an answer."""
 
 
 # -- pure -------------------------------------------------------------------------------------------------------------
@@ -177,6 +181,7 @@ class Connection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    used: bool = False
 
     def close(self) -> None:
         """Close it at once."""
@@ -194,7 +199,9 @@ class Connection:
         try:
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         except asyncio.IncompleteReadError as error:
-            raise FaultError("closed in the headers" if error.partial else "closed without an answer") from None
+            if error.partial:
+                raise FaultError("closed in the headers") from None
+            raise UnansweredError("closed without an answer") from None
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
         if "content-length" not in headers:
             raise FaultError("no length")
@@ -262,14 +269,21 @@ class Client:
         try:
             request, query, body = self.message(kind, number)
             connection = await self.connection(kind)
-            status, headers, answer = await connection.exchange(request)
+            try:
+                status, headers, answer = await connection.exchange(request)
+            except (UnansweredError, ConnectionResetError):
+                if not (self.reopen and connection.used):
+                    raise
+                connection.close()
+                connection = await self.connect()
+                status, headers, answer = await connection.exchange(request)
             if status != 200:
                 raise FaultError(f"status {status}")
             told = json.loads(answer)
             if (told["query"], told["length"], told["sha256"]) != (query, len(body), hashlib.sha256(body).hexdigest()):
                 raise FaultError("wrong body")
             if kind == "keep-alive" and headers.get("connection") != "close" and len(self.idle) < POOL:
-                self.idle.append(connection)
+                self.idle.append(replace(connection, used=True))
                 connection = None
             return status, told["release"], ""
         except FaultError as error:
