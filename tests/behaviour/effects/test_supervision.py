@@ -8,6 +8,8 @@ from testinfra.host import Host
 
 HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
 
+pytestmark = pytest.mark.usefixtures("lesson")
+
 
 @HOSTS
 def test_static_files_need_no_app(hosts: dict[str, Host], sites: dict[str, Site], name: str) -> None:
