@@ -2,7 +2,7 @@
 
     python tools/lock.py [--upgrade]
 
-The controller's lock is the one that is made anew; what a host installs of it (uv, uWSGI) is cut out of it, so that
+The controller's lock is the one that is made anew; what a host installs of it (uv, uWSGI, gunicorn) is cut out of it, so that
 the versions that are tested here are the ones that run there.
 """
 
@@ -16,6 +16,7 @@ from steps import ROOT, StepError, end, run, step
 
 CUT = {
     "uv": (ROOT / "roles" / "release" / "files" / "uv.txt", "What makes the environments of releases."),
+    "gunicorn": (ROOT / "roles" / "gunicorn" / "files" / "requirements.txt", "gunicorn, which needs nothing else."),
     "pyuwsgi": (ROOT / "roles" / "uwsgi" / "files" / "requirements.txt", "uWSGI, as wheels that need no compiler."),
 }
 JUDGES = sorted((ROOT / "tools" / "judges").glob("*.in"))

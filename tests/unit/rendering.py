@@ -57,3 +57,12 @@ def render(role: str, template: str, **overrides: object) -> str:
         overrides={"trim_blocks": True, "lstrip_blocks": False, "newline_sequence": "\n"},
     )
     return str(text)
+
+
+def section(text: str, name: str) -> list[str]:
+    """Give the lines of the one section of a unit or an ini file that is called so.
+
+    Raises ValueError when there is not exactly one.
+    """
+    (found,) = [part for part in "\n".join(lines(text)).split("\n[") if part.lstrip("[").startswith(f"{name}]")]
+    return found.splitlines()[1:]

@@ -15,13 +15,14 @@ from rendering import ROLES, lines, render
 if TYPE_CHECKING:
     from pathlib import Path
 
-TEMPLATES = ("entry.py.j2", "tmpfiles.conf.j2")
+TEMPLATES = ("entry.py.j2", "service.j2", "socket.j2", "tmpfiles.conf.j2")
 OTHER: dict[str, object] = {
     "release_app": "shop",
     "release_root": "/opt/shop",
     "release_link": "/run/shop/web.sock",
     "release_module": "shop.web:create()",
 }
+PLAN = {"server": "uWSGI", "start": ["uwsgi"], "stop_timeout": 70, "workers": 4}
 TMPFILES = shutil.which("systemd-tmpfiles")
 needs_tmpfiles = pytest.mark.skipif(TMPFILES is None, reason="this is no machine with systemd")
 
@@ -36,7 +37,7 @@ def made(root: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_template_is_tested() -> None:
-    """A template that is added is added here too, or to test_entry.py."""
+    """A template that is added is added here too, and to test_entry.py or test_units.py."""
     assert sorted(path.name for path in (ROLES / "release" / "templates").iterdir()) == sorted(TEMPLATES)
 
 
@@ -44,19 +45,25 @@ def test_every_template_is_tested() -> None:
 @pytest.mark.parametrize("inputs", [{}, OTHER], ids=["defaults", "other"])
 def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
     """Every file opens with the managed header and holds no template syntax."""
-    text = render("release", template, **inputs)
+    text = render("release", template, app_server_plan=PLAN, **inputs)
     assert text.startswith("#\n# Ansible managed\n#\n")
     assert "{{" not in text
     assert "{%" not in text
 
 
 @pytest.mark.parametrize(
-    ("template", "variable"), [("tmpfiles.conf.j2", "release_link"), ("entry.py.j2", "release_module")]
+    ("template", "variable"),
+    [
+        ("tmpfiles.conf.j2", "release_link"),
+        ("entry.py.j2", "release_module"),
+        ("service.j2", "release_user"),
+        ("socket.j2", "release_web_group"),
+    ],
 )
 def test_an_undefined_variable_is_an_error(template: str, variable: str) -> None:
     """Nothing is rendered as an empty word."""
     with pytest.raises(AnsibleError, match="no_such_variable"):
-        render("release", template, **{variable: trust_as_template("{{ no_such_variable }}")})
+        render("release", template, app_server_plan=PLAN, **{variable: trust_as_template("{{ no_such_variable }}")})
 
 
 @pytest.mark.parametrize(

@@ -136,12 +136,17 @@ def test_an_environment_file_is_the_same_for_the_same_variables() -> None:
 # -- the sandbox ------------------------------------------------------------------------------------------------------
 
 NAME = "0123456789ab"
-INPUTS: dict[str, object] = {"uwsgi_app": "shop", "uwsgi_root": "/srv/shop", "uwsgi_user": "keeper"}
+INPUTS: dict[str, object] = {
+    "release_app": "shop",
+    "release_root": "/srv/shop",
+    "release_user": "keeper",
+    "app_server_plan": {"server": "uWSGI", "start": ["uwsgi"], "stop_timeout": 70, "workers": 4},
+}
 
 
 def test_a_command_is_run_as_the_service_is() -> None:
     """As its user, in its sandbox, with its environment; not as a service that is supervised."""
-    found = releases.sandbox(render("uwsgi", "service.j2", **INPUTS), NAME)
+    found = releases.sandbox(render("release", "service.j2", **INPUTS), NAME)
     for expected in (
         "User=keeper",
         "Group=keeper",
@@ -166,13 +171,13 @@ def test_a_command_is_run_as_the_service_is() -> None:
 
 def test_every_line_of_the_sandbox_counts() -> None:
     """All of [Service] is either about how the service itself is run, or handed on."""
-    text = render("uwsgi", "service.j2", **INPUTS)
+    text = render("release", "service.j2", **INPUTS)
     section = text.partition("[Service]\n")[2].partition("\n[Install]")[0]
     lines = {line for line in section.replace("%i", NAME).splitlines() if line and not line.startswith("#")}
     left = {line.partition("=")[0] for line in lines - set(releases.sandbox(text, NAME))}
     assert left == {
-        "Type", "ExecStart", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStartFailureMode", "TimeoutStopSec",
-        "KillMode", "KillSignal",
+        "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStartFailureMode",
+        "TimeoutStopSec", "KillMode", "KillSignal",
     }  # fmt: skip
 
 
