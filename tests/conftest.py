@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state", help="directory that tools/hosts.py wrote to", type=Path)
     parser.addoption("--scenario-inventory", help="inventory of the hosts", type=Path)
     parser.addoption("--deploys", help="how many deploys the load test makes", type=int, default=20)
+    parser.addoption("--app-server", help="run the app by this server", choices=["uwsgi", "gunicorn"])
     parser.addoption("--long", help="run the tests that are for `make test-load` too", action="store_true")
 
 
@@ -192,11 +193,14 @@ class Play:
 def play(pytestconfig: pytest.Config) -> Iterator[Callable[..., Play]]:
     """Start a playbook of the project on all hosts of the scenario: play("site.yml", "--check", release_keep=3)."""
     inventory = str(pytestconfig.getoption("--scenario-inventory"))
+    server = pytestconfig.getoption("--app-server")
+    chosen = {"app_server": server} if server else {}
     running: list[Play] = []
     with tempfile.TemporaryDirectory() as directory:
 
         def start(name: str, *options: str, **inputs: object) -> Play:
             log = Path(directory) / f"{len(running)}.log"
+            inputs = {**chosen, **inputs}
             more = ["-e", json.dumps(inputs)] if inputs else []
             with log.open("wb") as output:
                 process = subprocess.Popen(

@@ -2,8 +2,8 @@
 
     python tools/lock.py [--upgrade]
 
-The controller's lock is the one that is made anew; what a host installs of it (uv, uWSGI, gunicorn) is cut out of it, so that
-the versions that are tested here are the ones that run there.
+The controller's lock is the one that is made anew; what a host installs of it (uv, uWSGI, gunicorn) is cut out of it,
+so that the versions that are tested here are the ones that run there.
 """
 
 from __future__ import annotations

@@ -217,8 +217,8 @@ def test_the_shared_names_reach_the_role() -> None:
 
 @pytest.mark.parametrize(("inputs", "expected"), [
     ({}, ["workers = 4", "threads = 1", "timeout = 62", "graceful_timeout = timeout", "OPTIONS = {"]),
-    (OTHER, ["workers = 2", "threads = 3", "timeout = 32", 'accesslog = "-"', '"max_requests": 1000,', '"sendfile": False,',
-             '"proc_name": "ä \\"b\\" \\\\ {c}",', '"strip_header_spaces": True,']),
+    (OTHER, ["workers = 2", "threads = 3", "timeout = 32", 'accesslog = "-"', '"max_requests": 1000,',
+             '"sendfile": False,', '"proc_name": "ä \\"b\\" \\\\ {c}",', '"strip_header_spaces": True,']),
 ], ids=["defaults", "other"])  # fmt: skip
 def test_each_input_reaches_its_line(inputs: dict[str, object], expected: list[str]) -> None:
     """And what keeps the promises of a release is there whatever the inputs are."""

@@ -14,11 +14,13 @@ RELEASE = os.environ.get("SLIPWAY_RELEASE", "")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer the release, the query and the body's length and digest, after `?sleep=` seconds."""
+    """Answer the release, the server, the query and the body's length and digest, after `?sleep=` seconds."""
     query = environ["QUERY_STRING"]
     time.sleep(float(urllib.parse.parse_qs(query).get("sleep", ["0"])[0]))
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     told = {"release": RELEASE, "query": query, "length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    # gunicorn names itself; uWSGI leaves the word to the web server.
+    told["server"] = environ.get("SERVER_SOFTWARE", "")
     answer = json.dumps(told).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
     return [answer]

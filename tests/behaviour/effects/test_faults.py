@@ -29,7 +29,7 @@ HARAKIRI = 2  # seconds that a request may take
 COLUMNS = ("host", "fault", "lost / requests", "seconds from the fault to the last loss")
 INPUTS = {
     "release_source": f"{ROOT}/tests/apps/slow", "release_requirements": [], "app_static": {},
-    "uwsgi_processes": WORKERS, "uwsgi_harakiri": HARAKIRI,
+    "app_workers": WORKERS, "app_timeout": HARAKIRI,
 }  # fmt: skip
 
 
@@ -111,12 +111,12 @@ def children(host: Host, unit: str) -> list[int]:
 
 
 @pytest.mark.long
-def test_a_worker_of_uwsgi(each: Each) -> None:
+def test_a_worker_of_the_app_server(each: Each) -> None:
     """Nothing is lost but the one request that it was answering; the master puts another in its place."""
 
     def to(victim: Victim) -> None:
         before = children(victim.host, victim.unit)
-        victim.suffer("kill -9 of the busiest worker of uWSGI", lambda: victim.kill_busiest(victim.unit))
+        victim.suffer("kill -9 of the busiest worker of the app server", lambda: victim.kill_busiest(victim.unit))
         after = children(victim.host, victim.unit)
         assert len(after) == WORKERS
         assert len(set(after) & set(before)) == WORKERS - 1
@@ -125,12 +125,12 @@ def test_a_worker_of_uwsgi(each: Each) -> None:
     each(to)
 
 
-def test_the_master_of_uwsgi(each: Each) -> None:
+def test_the_master_of_the_app_server(each: Each) -> None:
     """Nothing is lost but what its workers were answering: what waits in the socket's queue is served by the next."""
 
     def to(victim: Victim) -> None:
         before = main_pid(victim.host, victim.unit)
-        victim.suffer("kill -9 of the master of uWSGI", lambda: victim.kill(f"echo {before}"))
+        victim.suffer("kill -9 of the master of the app server", lambda: victim.kill(f"echo {before}"))
         assert main_pid(victim.host, victim.unit) not in (0, before)
         assert len(victim.lost) <= WORKERS
 
@@ -170,7 +170,7 @@ def test_the_master_of_nginx(each: Each) -> None:
 
 @pytest.mark.long
 def test_a_stuck_worker(each: Each) -> None:
-    """A request that does not end is ended by uWSGI after a while; until then the other workers serve all others."""
+    """The app server ends a request that does not end, after a while; until then the other workers serve all others."""
 
     def to(victim: Victim) -> None:
         answers: list[int] = []

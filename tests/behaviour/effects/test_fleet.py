@@ -120,7 +120,7 @@ def test_hosts_that_do_not_agree_are_refused(hosts: dict[str, Host], playbook: C
     """An input that differs would mean two releases; it is told how to find which."""
     before = footprints(hosts)
     one_more = "{{ 2 if inventory_hostname == 'debian12' else 3 }}"
-    run = playbook("playbooks/deploy.yml", **SWITCHABLE, uwsgi_processes=one_more)
+    run = playbook("playbooks/deploy.yml", **SWITCHABLE, app_workers=one_more)
     assert run.code != 0
     assert "The hosts would not run the same release: {'debian12': '" in run.end
     assert "`ansible-inventory --host NAME` shows them" in run.end

@@ -14,7 +14,7 @@ from conftest import APP, ROOT, SWITCHABLE, Play, Run, Site, footprint, footprin
 from testinfra.host import Host
 
 # Refused at the first look: what these tests are about is not patience.
-STRICT = {"uwsgi_processes": 3, "release_health_attempts": 1, "release_health_timeout": 1, "release_start_timeout": 3}
+STRICT = {"app_workers": 3, "release_health_attempts": 1, "release_health_timeout": 1, "release_start_timeout": 3}
 NOWHERE = "ssh://git@127.0.0.1:9/app.git"
 HANGS = (ROOT / "tests/apps/switchable/wsgi.py").read_text().splitlines().index("    wait()") + 1
 # A version that the index has not got; the hash is of nothing.

@@ -32,7 +32,7 @@ def test_the_hosts_own_python_serves(host: Host, site: Site) -> None:
 
 
 def test_as_many_workers_as_asked_for(host: Host, site: Site) -> None:
-    """uwsgi_processes is 3 in this inventory: uWSGI says so, and so many processes are there."""
+    """app_workers is 3 in this inventory: uWSGI says so, and so many processes are there."""
     assert site.get("/chain").json()["app_server"]["workers"] == 3
     assert int(host.check_output(f"pgrep --count --euid {APP}")) == 3 + 1, "the workers and their master"
 

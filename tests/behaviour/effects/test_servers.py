@@ -1,0 +1,59 @@
+"""One input changes the server: a deploy like any other, and a way back like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import client
+import pytest
+from conftest import ROOT, Play, Run, Site, live_release
+from test_gate import BROKEN, in_order, refused
+from testinfra.host import Host
+from traffic import faults, traffic
+
+pytestmark = pytest.mark.usefixtures("anything")
+RATE = 40.0  # requests per second and host
+LOADED = {"release_source": f"{ROOT}/tests/apps/slow", "release_requirements": [], "app_static": {}, "app_workers": 3}
+# How each names itself to the app; uWSGI leaves the word to the web server.
+NAMES = {"uwsgi": "nginx/", "gunicorn": "gunicorn/"}
+# What nginx has, and since when its first process has it.
+NGINX = "find /etc/nginx -type f -exec sha256sum {} + | sort; systemctl show --property MainPID nginx"
+# One that the import finds, one that only a request to each worker does.
+REFUSED = ("hangs at import", "has one bad worker")
+
+
+def test_from_server_to_server_and_back(
+    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], tmp_path: Path
+) -> None:
+    """No request is lost, each release is served by its own server, and nginx is told nothing."""
+
+    def go(name: str, server: str, **inputs: object) -> dict[str, str]:
+        run = playbook(f"playbooks/{name}.yml", **inputs)
+        assert run.code == 0, run.output
+        for site in sites.values():
+            assert site.get("/").json()["server"].startswith(NAMES[server])
+        return {host: live_release(one) for host, one in hosts.items()}
+
+    first = go("deploy", "uwsgi", **LOADED, app_server="uwsgi")
+    before = {name: host.check_output(NGINX) for name, host in hosts.items()}
+    with traffic({name: site.port for name, site in sites.items()}, tmp_path, RATE) as files:
+        second = go("deploy", "gunicorn", **LOADED, app_server="gunicorn")
+        assert go("rollback", "uwsgi") == first
+        assert go("rollback", "gunicorn", release_to=next(iter(second.values()))) == second
+    for name, host in hosts.items():
+        records = client.read(files[name])
+        assert faults(records) == []
+        assert {first[name], second[name]} == {record.release for record in records}
+        assert host.check_output(NGINX) == before[name]
+
+
+def test_gunicorn_passes_the_same_gate(
+    hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], tmp_path: Path
+) -> None:
+    """A broken release that gunicorn would serve is refused as one that uWSGI would: same step, same words."""
+    kind = dict(zip(hosts, REFUSED, strict=False))
+    inputs = {name: {**BROKEN[kind[name]].deploy(tmp_path / name), "app_server": "gunicorn"} for name in kind}
+    runs = refused(hosts, sites, play, inputs)
+    for name, run in runs.items():
+        in_order(run.end, *BROKEN[kind[name]].told(str(inputs[name]["release_source"])))
