@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +55,18 @@ def test_inventories_name_hosts_of_the_playbooks(inventory: str) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("play #") == 6
     assert "hosts (0)" not in result.stdout
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml"])
+def test_a_server_that_there_is_not(playbook: str) -> None:
+    """It is refused in the first task, with what is accepted: the same as the role that reads it says."""
+    result = play("-i", "inventory/example", playbook, "-e", "app_server=apache")
+    assert result.returncode != 0
+    spec = yaml.safe_load((ROOT / "roles/release/meta/argument_specs.yml").read_text())
+    choices = spec["argument_specs"]["main"]["options"]["release_server"]["choices"]
+    assert f"app_server is apache; accepted is one of {', '.join(choices)}." in result.stdout
+    assert result.stdout.count("TASK [") == 1
+    assert all((ROOT / "roles" / name / "tasks/configure.yml").is_file() for name in choices)
 
 
 @pytest.mark.parametrize("playbook", ["verify", "side_effect"])

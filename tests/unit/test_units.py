@@ -12,7 +12,6 @@ from rendering import lines, section
 from rendering import render as render_of_role
 
 PLAN: dict[str, object] = {
-    "server": "uWSGI",
     "start": ["uwsgi", "--ini", "../etc/uwsgi.ini"],
     "stop_timeout": 70,
     "workers": 4,
@@ -22,6 +21,7 @@ OTHER: dict[str, object] = {
     "release_root": "/opt/shop",
     "release_link": "/run/shop.sock",
     "release_user": "keeper",
+    "release_server": "gunicorn",
     "release_socket_owner": "keeper",
     "release_web_group": "web",
     "release_socket_mode": "0600",
@@ -32,7 +32,7 @@ OTHER: dict[str, object] = {
     "release_cpu_quota": "150%",
     "release_open_files": 1000,
     "release_shared": ["uploads", "data/media"],
-    "app_server_plan": {"server": "gunicorn", "start": ["uwsgi", "--other"], "stop_timeout": 40, "workers": 16},
+    "app_server_plan": {"start": ["uwsgi", "--other"], "stop_timeout": 40, "workers": 16},
 }
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="this is no machine with systemd")
@@ -158,7 +158,7 @@ def test_service_by_defaults() -> None:
     """The service runs the release's own server as the app's user, in a sandbox that shows it no other release."""
     text = render("service.j2")
     assert section(text, "Unit") == [
-        "Description=app: release %i, served by uWSGI",
+        "Description=app: release %i, served by uwsgi",
         "Requires=app@%i.socket",
         "After=app@%i.socket network.target",
         "StartLimitIntervalSec=300",
