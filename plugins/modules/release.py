@@ -196,7 +196,7 @@ EXAMPLES = r"""
     root: /srv/hello
     user: hello
     fetched: "{{ fetched }}"
-    files: "{{ app_server_files }}"
+    files: "{{ __app_server_files }}"
     requirements: [requirements.txt]
     plan: "{{ plan }}"
     python: /usr/bin/python3

@@ -95,7 +95,7 @@ def release(directory: Path, app: str, **inputs: object) -> Path:
 def plan(part: str) -> list[str]:
     """Return a command line that the role hands on, `start` or `check`."""
     (task,) = yaml.safe_load((ROLES / "gunicorn/tasks/configure.yml").read_text())
-    program, *arguments = task["ansible.builtin.set_fact"]["app_server_plan"][part]
+    program, *arguments = task["ansible.builtin.set_fact"]["__app_server_plan"][part]
     assert program == "gunicorn"
     return [str(GUNICORN), *arguments]
 
@@ -122,22 +122,20 @@ class Server:
         connection.connect(str(self.path))
         return connection
 
-    def send(self, path: str = "/", body: bytes = b"", length: int | None = None, **more: str) -> socket.socket:
+    def send(self, path: str = "/", body: bytes = b"", *, size: int | None = None, **more: str) -> socket.socket:
         """Send a request, and leave the connection open."""
-        size = len(body) if length is None else length
+        size = len(body) if size is None else size
         given = {**GIVEN, "PATH_INFO": path, **more, "CONTENT_LENGTH": str(size) if size else ""}
         connection = self.connect()
         connection.sendall(packet(given) + body)
         return connection
 
-    def get(
-        self, path: str = "/", body: bytes = b"", length: int | None = None, **more: str
-    ) -> tuple[list[str], bytes]:
+    def get(self, path: str = "/", body: bytes = b"", **more: Any) -> tuple[list[str], bytes]:
         """Return the lines of the answer's head, and its body; no lines if the connection is closed without one."""
-        with self.send(path, body, length, **more) as connection:
+        with self.send(path, body, **more) as connection:
             return received(connection)
 
-    def told(self, path: str = "/", body: bytes = b"", **more: str) -> dict[str, Any]:
+    def told(self, path: str = "/", body: bytes = b"", **more: Any) -> dict[str, Any]:
         """Return what the app tells."""
         found: dict[str, Any] = json.loads(self.get(path, body, **more)[1])
         return found
@@ -281,7 +279,7 @@ def test_bodies(tmp_path: Path) -> None:
         assert server.told("/read", large, REQUEST_METHOD="POST")["body"] == len(large)
         assert server.told("/unread", large, REQUEST_METHOD="POST")["body"] is None
         assert server.told("/read", b"abc", REQUEST_METHOD="POST")["body"] == 3
-        with server.send("/read", b"abc", length=10, REQUEST_METHOD="POST") as connection:
+        with server.send("/read", b"abc", size=10, REQUEST_METHOD="POST") as connection:
             connection.shutdown(socket.SHUT_WR)
             assert received(connection) == ([], b"")
         assert server.told()["REMOTE_ADDR"] == "192.0.2.7"
@@ -290,7 +288,7 @@ def test_bodies(tmp_path: Path) -> None:
 def test_as_many_headers_as_fit(tmp_path: Path) -> None:
     """Of gunicorn's own limit the visitor would get a 500."""
     with serving(tmp_path) as server:
-        many = {f"HTTP_H{number}": "" for number in range(3000)}
+        many: dict[str, Any] = {f"HTTP_H{number}": "" for number in range(3000)}
         assert len(set(server.told(**many)) & set(many)) == len(many)
 
 

@@ -45,7 +45,7 @@ def test_every_template_is_tested() -> None:
 @pytest.mark.parametrize("inputs", [{}, OTHER], ids=["defaults", "other"])
 def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
     """Every file opens with the managed header and holds no template syntax."""
-    text = render("release", template, app_server_plan=PLAN, **inputs)
+    text = render("release", template, __app_server_plan=PLAN, **inputs)
     assert text.startswith("#\n# Ansible managed\n#\n")
     assert "{{" not in text
     assert "{%" not in text
@@ -63,7 +63,7 @@ def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]
 def test_an_undefined_variable_is_an_error(template: str, variable: str) -> None:
     """Nothing is rendered as an empty word."""
     with pytest.raises(AnsibleError, match="no_such_variable"):
-        render("release", template, app_server_plan=PLAN, **{variable: trust_as_template("{{ no_such_variable }}")})
+        render("release", template, __app_server_plan=PLAN, **{variable: trust_as_template("{{ no_such_variable }}")})
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ OTHER: dict[str, object] = {
     "release_cpu_quota": "150%",
     "release_open_files": 1000,
     "release_shared": ["uploads", "data/media"],
-    "app_server_plan": {"start": ["uwsgi", "--other"], "stop_timeout": 40, "workers": 16},
+    "__app_server_plan": {"start": ["uwsgi", "--other"], "stop_timeout": 40, "workers": 16},
 }
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="this is no machine with systemd")
@@ -95,7 +95,7 @@ OTHER["release_sandbox"] = {key: value for relaxation, _, _ in RELAXATIONS for k
 
 def render(template: str, **inputs: object) -> str:
     """Give a unit; its server is uWSGI unless the inputs say another."""
-    return render_of_role("release", template, **{"app_server_plan": PLAN, **inputs})
+    return render_of_role("release", template, **{"__app_server_plan": PLAN, **inputs})
 
 
 def verified(tmp_path: Path, edit: dict[str, str], **inputs: object) -> str:
@@ -253,7 +253,7 @@ def test_what_is_shared_is_writable_and_never_runs() -> None:
 
 def test_there_are_tasks_for_all_workers() -> None:
     """However many an inventory asks for."""
-    text = render("service.j2", app_server_plan={**PLAN, "workers": 5000})
+    text = render("service.j2", __app_server_plan={**PLAN, "workers": 5000})
     assert "TasksMax=6024" in lines(text)
 
 
