@@ -158,6 +158,18 @@ def test_a_broken_release_meets_no_visitor(
         assert "not me" not in run.output
 
 
+@pytest.mark.usefixtures("anything")
+def test_gunicorn_passes_the_same_gate(
+    hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], tmp_path: Path
+) -> None:
+    """A broken release that gunicorn would serve is refused in the same step, with the same words."""
+    # One that the import finds, one that only a request to each worker does.
+    kind = dict(zip(hosts, ("hangs at import", "has one bad worker"), strict=True))
+    inputs = {name: {**BROKEN[kind[name]].deploy(tmp_path / name), "app_server": "gunicorn"} for name in hosts}
+    for name, run in refused(hosts, sites, play, inputs).items():
+        in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
+
+
 @pytest.fixture
 def full(hosts: dict[str, Host]) -> Any:
     """Put the releases of each host on a file system that has room for the live one and 1 MB."""

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import client
 import pytest
-from conftest import ROOT, Play, Run, Site, live_release
-from test_gate import BROKEN, in_order, refused
+from conftest import ROOT, Run, Site, live_release
 from testinfra.host import Host
 from traffic import faults, traffic
 
@@ -19,8 +18,6 @@ LOADED = {"release_source": f"{ROOT}/tests/apps/slow", "release_requirements": [
 NAMES = {"uwsgi": "nginx/", "gunicorn": "gunicorn/"}
 # What nginx has, and since when its first process has it.
 NGINX = "find /etc/nginx -type f -exec sha256sum {} + | sort; systemctl show --property MainPID nginx"
-# One that the import finds, one that only a request to each worker does.
-REFUSED = ("hangs at import", "has one bad worker")
 
 
 def test_from_server_to_server_and_back(
@@ -46,14 +43,3 @@ def test_from_server_to_server_and_back(
         assert faults(records) == []
         assert {first[name], second[name]} == {record.release for record in records}
         assert host.check_output(NGINX) == before[name]
-
-
-def test_gunicorn_passes_the_same_gate(
-    hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], tmp_path: Path
-) -> None:
-    """A broken release that gunicorn would serve is refused as one that uWSGI would: same step, same words."""
-    kind = dict(zip(hosts, REFUSED, strict=False))
-    inputs = {name: {**BROKEN[kind[name]].deploy(tmp_path / name), "app_server": "gunicorn"} for name in kind}
-    runs = refused(hosts, sites, play, inputs)
-    for name, run in runs.items():
-        in_order(run.end, *BROKEN[kind[name]].told(str(inputs[name]["release_source"])))
