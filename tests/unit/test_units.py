@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rendering import lines, section
 from rendering import render as render_of_role
 
-PLAN: dict[str, object] = {
+PLAN: dict[str, Any] = {
     "start": ["uwsgi", "--ini", "../etc/uwsgi.ini"],
     "stop_timeout": 70,
     "workers": 4,
@@ -104,7 +105,7 @@ def verified(tmp_path: Path, edit: dict[str, str], **inputs: object) -> str:
     edit: {what is written: what is written instead}, to show that systemd looks.
     """
     app, root = str(inputs.get("release_app", "app")), tmp_path / "srv"
-    program = root / "releases/0123456789ab/venv/bin" / str(PLAN["start"][0])
+    program = root / "releases/0123456789ab/venv/bin" / PLAN["start"][0]
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
