@@ -176,8 +176,8 @@ def test_every_line_of_the_sandbox_counts() -> None:
     lines = {line for line in section.replace("%i", NAME).splitlines() if line and not line.startswith("#")}
     left = {line.partition("=")[0] for line in lines - set(releases.sandbox(text, NAME))}
     assert left == {
-        "Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStartFailureMode",
-        "TimeoutStopSec", "KillMode", "KillSignal",
+        "Type", "ExecStart", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStartFailureMode", "TimeoutStopSec",
+        "KillMode", "KillSignal",
     }  # fmt: skip
 
 

@@ -168,7 +168,6 @@ def test_service_by_defaults() -> None:
     service = section(text, "Service")
     assert [line for line in service if line not in SANDBOX] == [
         "Type=notify",
-        "NotifyAccess=all",
         "User=app",
         "Group=app",
         "WorkingDirectory=/srv/app/releases/%i/app",
