@@ -154,6 +154,10 @@ options:
     description: For V(live), where the web server is, such as V(http://127.0.0.1); empty to leave asking it out.
     type: str
     default: ""
+  host:
+    description: The host name to ask for at O(url), one that the site answers to now; a release may be older than that.
+    type: str
+    default: localhost
   keep:
     description: How many releases stay on the host after V(retired).
     type: int
@@ -567,7 +571,7 @@ class Deploy:
         try:
             host.step = "verify"
             if self.params["url"]:
-                health = probe.Health(**host.plan(name)["health"])
+                health = probe.Health(**host.plan(name)["health"] | {"host": self.params["host"]})
                 probe.website(self.params["url"] + health.path, health)
             host.step = "after_live"
             host.hooks("after_live", name)
@@ -660,6 +664,7 @@ def main() -> None:
             "to": {"type": "str", "default": ""},
             "forward": {"type": "bool", "default": True},
             "url": {"type": "str", "default": ""},
+            "host": {"type": "str", "default": "localhost"},
             "keep": {"type": "int", "default": 5},
             "warm": {"type": "bool", "default": False},
             "who": {"type": "str", "default": ""},

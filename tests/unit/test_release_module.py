@@ -797,12 +797,13 @@ def test_a_release_goes_live(deployed: Shop, monkeypatch: pytest.MonkeyPatch) ->
     deployed.put_up(NEW)
     asked = healthy("website", monkeypatch)
     with_plan(deployed, NEW, hooks={"after_live": ["readlink ../../../live > ../hooked"]})
-    told = deployed.run("live", name=NEW, url="http://127.0.0.1")
+    told = deployed.run("live", name=NEW, url="http://127.0.0.1", host="new.example.org")
     assert (told["changed"], told["previous"], told["path"]) == (True, OLD, str(deployed.path(NEW)))
     assert told["diff"] == {"before": f"live: {OLD}\n", "after": f"live: {NEW}\n"}
     assert 0 <= told["milliseconds"] < 10_000
     assert os.readlink(deployed.link) == f"releases/{NEW}"
-    assert asked == [("http://127.0.0.1/up", probe.Health(**PLAN["health"]))]
+    now = PLAN["health"] | {"host": "new.example.org"}  # whatever the site was called when the release was built
+    assert asked == [("http://127.0.0.1/up", probe.Health(**now))]
     assert (deployed.path(NEW) / "hooked").read_text().strip() == f"releases/{NEW}"
     assert deployed.stored()["pending"] == {"release": NEW, "previous": OLD, "forward": True}
     assert deployed.up() == set(deployed.unit_names(OLD, NEW))
