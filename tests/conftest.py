@@ -283,7 +283,8 @@ pgrep --list-full '^nginx$'
 pgrep --list-full --euid {APP}
 systemctl list-units --all --plain --no-legend '{APP}@*' 'run-*' 'slipway-{APP}-*' | awk '{{print $1, $3, $4}}'
 find /etc/systemd/system -name '{APP}@*' | sort
-ls /run/{APP} /run/slipway
+ls /run/{APP}
+ls /run/slipway | grep -vx '{APP}.lock' | grep -vx '{APP}.busy'
 for release in /srv/{APP}/releases/*; do test -e $release/release.json || echo "$release is not whole"; done
 systemctl is-system-running
 """

@@ -24,7 +24,7 @@ def second_run_by_the_collection(pytestconfig: pytest.Config, tmp_path: Path) ->
     """Install the project as a collection somewhere else, and run it by its full name from there."""
     environment = {
         **os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections"),
-        "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_HOST_KEY_CHECKING": "1",
+        "ANSIBLE_HOME": str(tmp_path / "home"), "ANSIBLE_HOST_KEY_CHECKING": "1", "ANSIBLE_PIPELINING": "1",
     }  # fmt: skip
     environment.pop("ANSIBLE_CONFIG", None)
     inventory = str(Path(pytestconfig.getoption("--scenario-inventory")).absolute())

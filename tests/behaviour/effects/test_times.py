@@ -18,7 +18,7 @@ from conftest import APP, ROOT, Run, live_release
 from testinfra.host import Host
 from traffic import publish
 
-HOSTS = pytest.mark.parametrize("name", ["debian12", "debian13"])
+LONG = pytest.mark.long
 COLUMNS = ("host", "run", "seconds", "of them waiting", "at most", "tasks", "round trips", "at most")
 NOTHING_NEW, NEVER_HAD, ROLLBACK = 15.0, 30.0, 6.0  # seconds, at most, without those of waiting
 # Commands and files that go over ssh: a task more is a round trip more, 0.35 s on a quiet machine.
@@ -27,8 +27,6 @@ TRIPS, TRIPS_BACK = 20, 5
 ATTEMPTS = (False, True, False)
 
 Measure = Callable[..., tuple[Run, float]]
-
-pytestmark = pytest.mark.long
 
 
 def waited() -> float:
@@ -70,7 +68,7 @@ def measure(anything: dict[str, str], source: Path, playbook: Callable[..., Run]
     publish("Deploys and rollbacks of one host", COLUMNS, rows)
 
 
-@HOSTS
+@pytest.mark.parametrize("name", [pytest.param("debian12", marks=LONG), "debian13"])
 def test_a_deploy_and_a_rollback(hosts: dict[str, Host], source: Path, measure: Measure, name: str) -> None:
     """The lesson's app with a changed file, and nothing new to install; a deploy of what is live; and back."""
     (source / "changed.txt").write_text(f"{time.time_ns()} for {name}")
@@ -91,7 +89,8 @@ def test_a_deploy_and_a_rollback(hosts: dict[str, Host], source: Path, measure: 
     assert took <= ROLLBACK
 
 
-@HOSTS
+@LONG
+@pytest.mark.parametrize("name", ["debian12", "debian13"])
 def test_a_host_that_never_had_the_dependencies(
     hosts: dict[str, Host], source: Path, measure: Measure, name: str
 ) -> None:
