@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ class Broken:
     inputs: dict[str, Any] = field(default_factory=dict)
 
     def deploy(self, directory: Path) -> dict[str, Any]:
-        """Return the inputs of its deploy; a source of its own is written to a directory."""
-        directory.mkdir()
+        """Return the inputs of its deploy; a source of its own is written to a new directory in that one."""
+        directory = Path(tempfile.mkdtemp(dir=directory))
         for name, text in self.files.items():
             (directory / name).write_text(text)
         if self.files and "release_ref" in self.inputs:
@@ -120,6 +121,12 @@ TURNS = [
 ]
 
 
+def spread(kinds: list[str], hosts: dict[str, Host]) -> Iterator[dict[str, str]]:
+    """Give each host one of the kinds, {host: kind}, until all have been had."""
+    for at in range(0, len(kinds), len(hosts)):
+        yield dict(zip(hosts, kinds[at : at + len(hosts)], strict=False))
+
+
 def refused(
     hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], inputs: dict[str, dict[str, Any]]
 ) -> dict[str, Run]:
@@ -149,13 +156,11 @@ def test_a_broken_release_meets_no_visitor(
     hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play], tmp_path: Path, kinds: list[str]
 ) -> None:
     """The play ends red; what is live and its processes are as before; the end of the output says where and why."""
-    assert len(kinds) == len(hosts)
-    kind = dict(zip(hosts, kinds, strict=True))
-    inputs = {name: BROKEN[kind[name]].deploy(tmp_path / name) for name in hosts}
-    runs = refused(hosts, sites, play, inputs)
-    for name, run in runs.items():
-        in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
-        assert "not me" not in run.output
+    for kind in spread(kinds, hosts):
+        inputs = {name: BROKEN[one].deploy(tmp_path) for name, one in kind.items()}
+        for name, run in refused(hosts, sites, play, inputs).items():
+            in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
+            assert "not me" not in run.output
 
 
 @pytest.mark.usefixtures("anything")
@@ -164,21 +169,21 @@ def test_gunicorn_passes_the_same_gate(
 ) -> None:
     """A broken release that gunicorn would serve is refused in the same step, with the same words."""
     # One that the import finds, one that only a request to each worker does.
-    kind = dict(zip(hosts, ("hangs at import", "has one bad worker"), strict=True))
-    inputs = {name: {**BROKEN[kind[name]].deploy(tmp_path / name), "app_server": "gunicorn"} for name in hosts}
-    for name, run in refused(hosts, sites, play, inputs).items():
-        in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
+    for kind in spread(["hangs at import", "has one bad worker"], hosts):
+        inputs = {name: BROKEN[one].deploy(tmp_path) | {"app_server": "gunicorn"} for name, one in kind.items()}
+        for name, run in refused(hosts, sites, play, inputs).items():
+            in_order(run.end, *BROKEN[kind[name]].told(inputs[name]["release_source"]))
 
 
 @pytest.fixture
 def full(hosts: dict[str, Host]) -> Any:
-    """Put the releases of each host on a file system that has room for the live one and 1 MB."""
+    """Put the releases of each host on a file system that has room for the live one, and not for any server."""
     releases = f"/srv/{APP}/releases"
     for host in hosts.values():
         host.check_output(
-            f"size=$(du --summarize --block-size=1K {releases}/{live_release(host)}/ | cut -f1) && mkdir /mnt/full &&"
-            f" mount -t tmpfs -o mode=0755,size=$((size + 1024))k full /mnt/full &&"
-            f" cp -a {releases}/{live_release(host)} /mnt/full && mount --bind /mnt/full {releases}"
+            f"mkdir /mnt/full && mount -t tmpfs -o mode=0755 full /mnt/full &&"
+            f" cp -a {releases}/{live_release(host)} /mnt/full && mount --bind /mnt/full {releases} &&"
+            f" mount -o remount,size=$(($(df --output=used --block-size=1K /mnt/full | tail -n 1) + 256))k /mnt/full"
         )
     yield
     for host in hosts.values():
