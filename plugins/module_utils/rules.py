@@ -293,10 +293,19 @@ def _is_secret(value: Any) -> str | None:
     return "" if isinstance(value, str) and len(value) >= SECRET_LENGTH and "\0" not in value else None
 
 
-def _is_variable(value: Any) -> str | None:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        return None
-    return "what begins with SLIPWAY_ is set by Slipway" if value.startswith("SLIPWAY_") else ""
+_is_variable = _matches(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_THE_APPS = {
+    "SLIPWAY_": "what begins with SLIPWAY_ is set by Slipway",
+    "UWSGI_": "uWSGI takes what begins with UWSGI_ for its options, past all checks: set uwsgi_options",
+    "GUNICORN_": "gunicorn takes its settings from it, past all checks: set gunicorn_options",
+    "LISTEN_": "systemd hands the socket over by it",
+    "NOTIFY_": "systemd is told by it that the release is up",
+}
+
+
+def _is_environment(value: Any) -> str | None:
+    begins = (reason for prefix, reason in _NOT_THE_APPS.items() if str(value).startswith(prefix))
+    return next(begins, "") if _is_variable(value) == "" else None
 
 
 @dataclass(frozen=True)
@@ -367,7 +376,11 @@ FORMATS: dict[str, Format] = {
     ),
     "checksum": Format("sha256: and 64 hexadecimal digits", _matches(r"sha256:[0-9a-f]{64}")),
     "release": Format("the name of a release, 12 hexadecimal digits", _matches(r"[0-9a-f]{12}")),
-    "variable": Format("letters, digits and underscores, no digit first, and not SLIPWAY_ first", _is_variable),
+    "variable": Format("letters, digits and underscores, no digit first", _is_variable),
+    "environment": Format(
+        f"letters, digits and underscores, no digit first, and none of {', '.join(_NOT_THE_APPS)} first",
+        _is_environment,
+    ),
     "value": Format("a text, a number, true or false", _is_value),
     "secret": Format(f"a text of at least {SECRET_LENGTH} characters", _is_secret),
     "header": Format("the name of a header: letters, digits and dashes", _matches(r"[A-Za-z][A-Za-z0-9-]*")),

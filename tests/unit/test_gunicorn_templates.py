@@ -254,6 +254,14 @@ def test_the_gate_refuses(tmp_path: Path, app: str, inputs: dict[str, object], s
     assert said in done.stdout
 
 
+def test_gunicorn_would_take_settings_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would win over its file: that is why `release_environment` refuses them."""
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--no-such-setting")
+    done = checked(tmp_path, APP)
+    assert done.returncode != 99
+    assert "unrecognized arguments: --no-such-setting" in done.stdout
+
+
 def test_the_app_is_told_what_the_web_server_says(tmp_path: Path) -> None:
     """All of it and as it is, as by uWSGI; validated by wsgiref. gunicorn would have its own words for much of it."""
     with serving(tmp_path) as server:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
-from rendering import ROLES, lines, render
+from ansible_collections.slipway.wsgi.plugins.module_utils import rules
+from rendering import ROLES, lines, render, role_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,3 +107,14 @@ def test_systemd_would_say_what_it_cannot_read(tmp_path: Path) -> None:
     result = made(tmp_path / "root", render("release", "tmpfiles.conf.j2").replace("L+ ", "Y+ "))
     assert result.returncode != 0
     assert "Unknown command type 'Y'" in result.stderr
+
+
+@pytest.mark.parametrize("variable", ["release_environment", "release_secrets"])
+@pytest.mark.parametrize("name", ["GUNICORN_CMD_ARGS", "UWSGI_LAZY_APPS", "LISTEN_FDS", "NOTIFY_SOCKET", "SLIPWAY_APP"])
+def test_the_environment_is_the_apps_alone(variable: str, name: str) -> None:
+    """What a server or systemd would take for its own is refused."""
+    defined = role_variables("release")["__release_rules"]
+    assert isinstance(defined, dict)
+    assert rules.check(variable, {"DATABASE": "postgresql", "MY_" + name: "12345678"}, defined[variable]) == []
+    (fault,) = rules.check(variable, {name: "12345678"}, defined[variable])
+    assert str(fault).startswith(f"{variable}['{name}'] has a key that is refused")

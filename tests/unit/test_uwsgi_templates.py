@@ -150,6 +150,14 @@ def test_uwsgi_refuses_an_option_that_it_does_not_know(tmp_path: Path, option: s
     assert "ready" not in result.stdout
 
 
+def test_uwsgi_would_take_options_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be added to those of its file: that is why `release_environment` refuses them."""
+    monkeypatch.setenv("UWSGI_NO_SUCH_OPTION", "1")
+    result = started(tmp_path, APP, "--no-server")
+    assert result.returncode != 0
+    assert "[strict-mode] unknown config directive: no-such-option" in result.stdout
+
+
 def test_an_app_that_is_not_there_is_no_start(tmp_path: Path) -> None:
     """Without a callable uWSGI ends, which only need-app makes it do, and the reason is in what it says."""
     result = started(tmp_path, "web = print\n", f"--socket={tmp_path}/test.sock")
