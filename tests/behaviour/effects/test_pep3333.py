@@ -61,11 +61,11 @@ def asked(judge: str, line: str, headers: bytes = b"", body: bytes = b"") -> byt
     return f"{line} HTTP/1.1\r\nX-Judge: {judge}\r\n".encode() + HOST + headers + b"\r\n" + body
 
 
-@pytest.fixture(scope="module")
-def deployed(anything: dict[str, str], playbook: Callable[..., Run]) -> None:
-    """Deploy the app with the judges around it."""
+@pytest.fixture(scope="module", params=["uwsgi", "gunicorn"])
+def deployed(request: pytest.FixtureRequest, anything: dict[str, str], playbook: Callable[..., Run]) -> None:
+    """Deploy the app with the judges around it, to be run by each server."""
     assert anything
-    run = playbook("playbooks/deploy.yml", **JUDGED)
+    run = playbook("playbooks/deploy.yml", **JUDGED, app_server=request.param)
     assert run.code == 0, run.output
 
 
