@@ -5,6 +5,10 @@ VENV := .venv/bin
 DEPLOYS ?= 20
 LOAD := .slipway/load
 JUDGES := .slipway/judges
+COMPARE := .slipway/compare
+# Which servers the tests on hosts are for: one of tests/combinations.
+export COMBINATION ?= uwsgi-nginx
+OTHERS := $(filter-out uwsgi-nginx,$(basename $(notdir $(wildcard tests/combinations/*.yml))))
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
     tests/behaviour/effects/test_examples.py::test_flask \
@@ -15,7 +19,7 @@ PYTHON_CODE := plugins tools tests
 export PATH := $(CURDIR)/$(VENV):$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help up down bootstrap test lint unit molecule test-load judges docs lock clean $(SCENARIOS)
+.PHONY: help up down bootstrap test lint unit molecule test-load test-servers compare judges docs lock clean $(SCENARIOS)
 
 help: ## Show what there is.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -59,15 +63,24 @@ $(SCENARIOS):
 test-load: bootstrap ## Deploy and roll back under load (DEPLOYS=20), and run the long tests, on hosts of its own; see .slipway/load.
 	@rm -f .slipway/failures.log .slipway/figures.md
 	python tools/hosts.py create --state $(LOAD) debian12=debian12 debian13=debian13
-	ansible-playbook -i tests/load/inventory site.yml
-	python -m pytest -q tests/load $(LONG) --long --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
+	ansible-playbook -i tests/load/inventory site.yml -e @tests/combinations/$(COMBINATION).yml
+	python -m pytest -q tests/load $(LONG) --long --combination=$(COMBINATION) --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
 	    --ssh-config=$(LOAD)/ssh_config --state=$(LOAD) --scenario-inventory=tests/load/inventory --deploys=$(DEPLOYS)
 	cat $(LOAD)/figures.md .slipway/figures.md
 	python tools/hosts.py destroy --state $(LOAD)
 
+test-servers: bootstrap ## Run the tests on hosts, the long ones too, for each other combination of servers.
+	@for one in $(OTHERS); do $(MAKE) --no-print-directory molecule test-load COMBINATION=$$one || exit 1; done
+
+compare: bootstrap ## Measure the same app under each combination of servers, for docs/measurements.md, on a host of its own.
+	python tools/hosts.py create --state $(COMPARE) debian13=debian13
+	python -m pytest -q tests/compare --sudo --hosts=ssh://root@debian13 --ssh-config=$(COMPARE)/ssh_config \
+	    --state=$(COMPARE) --scenario-inventory=tests/compare/inventory
+	python tools/hosts.py destroy --state $(COMPARE)
+
 judges: bootstrap ## Have third parties judge HTTPS, headers, sandboxes and slow visitors, on hosts of its own.
 	python tools/hosts.py create --state $(JUDGES) debian12=debian12 debian13=debian13
-	python -m pytest -q tests/judges --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
+	python -m pytest -q tests/judges --combination=$(COMBINATION) --sudo --hosts=ssh://admin@debian12,ssh://root@debian13 \
 	    --ssh-config=$(JUDGES)/ssh_config --state=$(JUDGES) --scenario-inventory=tests/judges/inventory
 	cat $(JUDGES)/verdicts.md
 	python tools/hosts.py destroy --state $(JUDGES)

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import testinfra
+import yaml
 from testinfra.host import Host
 
 import steps
@@ -30,6 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
 # What the app itself may write to.
 STATE = f"/var/lib/slipway/{APP}"
+# Which servers there are, by name: the inventory's variables for them.
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tests" / "combinations").glob("*.yml"))
+}
 # Of each host in hosts.json, in the order of the fields of Site.
 URLS = ("url", "tls_url")
 
@@ -43,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state", help="directory that tools/hosts.py wrote to", type=Path)
     parser.addoption("--scenario-inventory", help="inventory of the hosts", type=Path)
     parser.addoption("--deploys", help="how many deploys the load test makes", type=int, default=20)
-    parser.addoption("--app-server", help="run the app by this server", choices=["uwsgi", "gunicorn"])
+    parser.addoption("--combination", help="of servers", choices=[*COMBINATIONS], default="uwsgi-nginx")
     parser.addoption("--long", help="run the tests that are for `make test-load` too", action="store_true")
 
 
@@ -53,7 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long tests out, unless they are asked for."""
+    """Leave the long tests out, unless they are asked for; expect to fail what a combination of servers cannot do."""
+    exceptions = COMBINATIONS[config.getoption("--combination")].get("test_exceptions", {})
+    for item in items:
+        for reason in (why for test, why in exceptions.items() if item.nodeid.partition("[")[0].endswith(f"/{test}")):
+            item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     if config.getoption("--long"):
         return
     left_out = [item for item in items if item.get_closest_marker("long")]
@@ -193,8 +202,7 @@ class Play:
 def play(pytestconfig: pytest.Config) -> Iterator[Callable[..., Play]]:
     """Start a playbook of the project on all hosts of the scenario: play("site.yml", "--check", release_keep=3)."""
     inventory = str(pytestconfig.getoption("--scenario-inventory"))
-    server = pytestconfig.getoption("--app-server")
-    chosen = {"app_server": server} if server else {}
+    chosen = COMBINATIONS[pytestconfig.getoption("--combination")]
     running: list[Play] = []
     with tempfile.TemporaryDirectory() as directory:
 

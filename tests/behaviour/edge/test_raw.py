@@ -364,7 +364,7 @@ def test_what_is_odd_but_clear_is_served(echo: Site, case: bytes, tls: bool) -> 
 # --- Sizes.
 
 NAMES = ["".join(one) for length in (1, 2, 3) for one in itertools.product(string.ascii_lowercase, repeat=length)]
-# No longer than what nginx takes at all, so that what it takes is shown to fit into what uWSGI takes.
+# No longer than what nginx takes at all, so that what it takes is shown to fit into what the app server takes.
 SHORTEST = b"".join(f"{name}:\n".encode() for name in NAMES[:900])
 
 
@@ -393,7 +393,7 @@ def test_what_is_too_long_is_refused(echo: Site, before: bytes, after: bytes, st
     + b"X-A: " + b"a" * 7900 + b"\r\nX-B: " + b"a" * 7900 + b"\r\n" + SHORTEST + b"\r\n",
 )  # fmt: skip
 def test_big_headers_reach_the_app(echo: Site, case: bytes, tls: bool) -> None:
-    """What nginx takes, uWSGI takes: its own limits would be a 502."""
+    """What nginx takes, the app server takes: its own limits would be a 502."""
     check(echo, case, tls, (200,), X)
 
 

@@ -120,7 +120,7 @@ def forbidden(live: str, earlier: str) -> list[list[Any]]:
         "/proc/1/environ", "/proc/kallsyms", "/proc/sys/kernel/hostname", "/etc/ssh/ssh_host_ed25519_key",
     ]  # fmt: skip
     writes = [
-        f"{own}/app/wsgi.py", f"{own}/venv/pyvenv.cfg", f"{own}/etc/uwsgi.ini", f"{other}/app/wsgi.py",
+        f"{own}/app/wsgi.py", f"{own}/venv/pyvenv.cfg", f"{own}/etc/entry.py", f"{other}/app/wsgi.py",
         "/srv/neighbour/live/app/wsgi.py", f"{NEIGHBOUR}/file", "/etc/hosts", "/usr/bin/env", "/srv/slipway-test",
         "/dev/slipway-test", "/proc/sys/kernel/hostname",
     ]  # fmt: skip
@@ -197,9 +197,8 @@ def test_limits(host: Host, live: str, deployed: dict[str, str]) -> None:
     )
     total = int(host.check_output("awk '/MemTotal/ {print $2}' /proc/meminfo")) * 1024
     assert 0.7 * total < int(shown["MemoryMax"]) < 0.9 * total
-    assert int(shown["TasksMax"]) == 1024 + int(
-        host.check_output(f"grep -oP '^processes = \\K.*' /srv/{APP}/live/etc/uwsgi.ini")
-    )
+    plan = json.loads(host.check_output(f"cat /srv/{APP}/live/etc/plan.json"))
+    assert int(shown["TasksMax"]) == 1024 + plan["workers"]
     assert (shown["OOMPolicy"], shown["User"]) == ("continue", APP)
     assert re.search(r"^Max open files +4096 ", host.check_output(f"cat /proc/{shown['MainPID']}/limits"), re.MULTILINE)
 
