@@ -19,7 +19,7 @@ from pathlib import Path
 import client
 import picture
 import pytest
-from conftest import APP, ROOT, Run, Site, copy_without, live_release
+from conftest import APP, COMBINATIONS, ROOT, Run, Site, copy_without, live_release
 from testinfra.host import Host
 from traffic import faults, table, traffic
 
@@ -337,6 +337,7 @@ RENAME = (
 def deploy_without(mechanism: tuple[str, str, str], pytestconfig: pytest.Config, inputs: dict[str, object]) -> Run:
     """Deploy by a copy of the project from which a mechanism was taken out."""
     inventory = Path(pytestconfig.getoption("--scenario-inventory")).absolute()
+    inputs = COMBINATIONS[pytestconfig.getoption("--combination")] | inputs
     with tempfile.TemporaryDirectory() as directory:
         copy = copy_without(Path(directory), *mechanism)
         done = subprocess.run(

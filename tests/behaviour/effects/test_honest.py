@@ -41,7 +41,8 @@ def second_run_by_the_collection(pytestconfig: pytest.Config, tmp_path: Path) ->
     run("ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(tmp_path))
     archive = str(next(tmp_path.glob("slipway-wsgi-*.tar.gz")))
     run("ansible-galaxy", "collection", "install", archive, "-p", str(tmp_path / "collections"), "--offline")
-    return lambda: run("ansible-playbook", "-i", inventory, "slipway.wsgi.site")
+    servers = f"@{ROOT}/tests/combinations/{pytestconfig.getoption('--combination')}.yml"
+    return lambda: run("ansible-playbook", "-i", inventory, "-e", servers, "slipway.wsgi.site")
 
 
 @pytest.fixture

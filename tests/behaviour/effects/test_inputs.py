@@ -28,7 +28,10 @@ REFUSED: list[tuple[dict[str, object], list[str]]] = [
     ({"app_name": "../x"}, ["It comes from app_name."]),
     ({"nginx_worker_proceses": 2}, ["did you mean nginx_worker_processes?"]),
     (
-        {"uwsgi_processes": 0, "uwsgi_options": {"lazy-apps": True, "stats": "a\nvacuum = true", "env": "A=1"}},
+        {
+            "app_server": "uwsgi", "uwsgi_processes": 0,
+            "uwsgi_options": {"lazy-apps": True, "stats": "a\nvacuum = true", "env": "A=1"},
+        },
         [
             "uwsgi_processes is 0; accepted is a whole number from 1 to 1024.",
             "the release would count as started before the app is imported",

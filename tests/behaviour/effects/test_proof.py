@@ -65,8 +65,8 @@ def test_without_a_mechanism_its_test_is_red(pytestconfig: pytest.Config, tmp_pa
     """The test is run against the same hosts, by the copy's own playbooks, and fails by an assertion."""
     copy = copy_without(tmp_path, without.file, without.line, without.instead)
     options = [
-        f"--{name}={Path(value).absolute() if name != 'hosts' else value}"
-        for name in ("hosts", "ssh-config", "state", "scenario-inventory")
+        f"--{name}={Path(value).absolute() if name not in ('hosts', 'combination') else value}"
+        for name in ("hosts", "ssh-config", "state", "scenario-inventory", "combination")
         for value in [pytestconfig.getoption(f"--{name}")]
     ]
     test = f"tests/behaviour/effects/{without.test}"
