@@ -31,9 +31,11 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
 # What the app itself may write to.
 STATE = f"/var/lib/slipway/{APP}"
-# Which servers there are, by name: the inventory's variables for them.
+# Which servers there are, by name, the default ones first: the inventory's variables for them.
+DEFAULT = "uwsgi-nginx"
 COMBINATIONS: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "tests" / "combinations").glob("*.yml"))
+    name: yaml.safe_load((ROOT / "tests" / "combinations" / f"{name}.yml").read_text())
+    for name in [DEFAULT, *sorted({path.stem for path in (ROOT / "tests" / "combinations").glob("*.yml")} - {DEFAULT})]
 }
 # Of each host in hosts.json, in the order of the fields of Site.
 URLS = ("url", "tls_url")
@@ -48,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--state", help="directory that tools/hosts.py wrote to", type=Path)
     parser.addoption("--scenario-inventory", help="inventory of the hosts", type=Path)
     parser.addoption("--deploys", help="how many deploys the load test makes", type=int, default=20)
-    parser.addoption("--combination", help="of servers", choices=[*COMBINATIONS], default="uwsgi-nginx")
+    parser.addoption("--combination", help="of servers", choices=[*COMBINATIONS], default=DEFAULT)
     parser.addoption("--long", help="run the tests that are for `make test-load` too", action="store_true")
 
 
