@@ -250,7 +250,11 @@ def between(text: str, begin: str, generated: str) -> str:
 def exceptions(root: Path) -> str:
     """Give the table of what a combination of servers cannot do, from what the tests expect to fail."""
     rows = [
-        (path.stem.replace("-", ", "), _cell(test.partition("::test_")[2].replace("_", " ")), _cell(reason))
+        (
+            path.stem.replace("-", ", "),
+            _cell(test.partition("::test_")[2].rstrip("]").replace("[", ": ").replace("_", " ")),
+            _cell(reason),
+        )
         for path in sorted(root.glob("tests/combinations/*.yml"))
         for test, reason in _yaml(path).get("test_exceptions", {}).items()
     ]

@@ -26,7 +26,8 @@ def test_the_default_combination_can_do_everything() -> None:
 @pytest.mark.parametrize(("combination", "test", "reason"), EXCEPTIONS)
 def test_an_exception_is_a_test_with_a_reason_in_the_documentation(combination: str, test: str, reason: str) -> None:
     """One that is misspelt would be expected of nobody."""
-    file, _, name = test.partition("::")
+    file, _, name = test.partition("[")[0].partition("::")
     (path,) = (ROOT / "tests/behaviour").glob(f"*/{file}")
     assert f"\ndef {name}(" in path.read_text()
-    assert f"| {combination.replace('-', ', ')} | {name[5:].replace('_', ' ')} | {reason} |" in docs.exceptions(ROOT)
+    assert f"| {combination.replace('-', ', ')} | {name[5:].replace('_', ' ')}" in docs.exceptions(ROOT)
+    assert f" | {reason} |" in docs.exceptions(ROOT)
