@@ -8,7 +8,8 @@ JUDGES := .slipway/judges
 COMPARE := .slipway/compare
 # Which servers the tests on hosts are for: one of tests/combinations.
 export COMBINATION ?= uwsgi-nginx
-OTHERS := $(filter-out uwsgi-nginx,$(basename $(notdir $(wildcard tests/combinations/*.yml))))
+# Those that keep all promises, beside it: `make test-servers` tests them. `make compare` measures whatever is in that directory.
+OTHERS := gunicorn-nginx
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
     tests/behaviour/effects/test_examples.py::test_flask \
