@@ -4,7 +4,8 @@
 
 Prints JSON: `requests`, `seconds`, how many `failed`, and of each unit's processes the seconds of processor time that
 they took (`cpu`, with those that have ended meanwhile) and the most memory that they had at once (`memory`, in bytes,
-what several processes share divided among them). From /proc, so that it is the same on all hosts.
+what several processes share divided among them); and `others`, the share of the machine's processors that somebody else
+took. From /proc, so that it is the same on all hosts.
 Standard library only.
 """
 
@@ -53,6 +54,13 @@ def together(unit: str, what: Callable[[Path], int]) -> int:
     return total
 
 
+def machine() -> tuple[int, int]:
+    """Return the time of the machine's processors since it started, in ticks: busy, and all of it."""
+    user, nice, system, idle, waiting, *rest = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    busy = user + nice + system + sum(rest)
+    return busy, busy + idle + waiting
+
+
 def number(pattern: str, text: str) -> float:
     """Return the number that a pattern finds in what wrk says, 0 if it says nothing of it."""
     found = re.search(pattern, text)
@@ -63,7 +71,7 @@ def main(url: str, seconds: str, connections: str, *units: str) -> None:
     """Measure, and print what was found."""
     wrk = ["wrk", "--threads", "1", "--timeout", "30s", "--connections", connections]
     subprocess.run([*wrk, "--duration", "2s", url], check=True, stdout=subprocess.DEVNULL)
-    before = {unit: together(unit, ticks) for unit in units}
+    before, began, asked = {unit: together(unit, ticks) for unit in units}, machine(), os.times()
     asking = subprocess.Popen([*wrk, "--duration", f"{seconds}s", url], stdout=subprocess.PIPE, text=True)
     memory = dict.fromkeys(units, 0)
     while True:
@@ -71,7 +79,10 @@ def main(url: str, seconds: str, connections: str, *units: str) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             asking.wait(EVERY)
             break
-    cpu = {unit: (together(unit, ticks) - before[unit]) / os.sysconf("SC_CLK_TCK") for unit in units}
+    second = os.sysconf("SC_CLK_TCK")
+    cpu = {unit: (together(unit, ticks) - before[unit]) / second for unit in units}
+    busy, whole = ((now - then) / second for now, then in zip(machine(), began, strict=True))
+    own = sum(cpu.values()) + sum(now - then for now, then in zip(os.times()[:4], asked[:4], strict=True))
     said = asking.stdout.read() if asking.stdout else ""
     errors = re.search(r"Socket errors: (.*)", said)
     told = {
@@ -81,6 +92,7 @@ def main(url: str, seconds: str, connections: str, *units: str) -> None:
         + sum(int(count) for count in re.findall(r"\d+", errors[1] if errors else "")),
         "cpu": cpu,
         "memory": memory,
+        "others": max(0.0, busy - own) / whole,
     }
     print(json.dumps(told))
 
