@@ -4,7 +4,8 @@ A worker cannot be addressed, all of them accept at one socket. What can be done
 many requests as there are workers all but the last byte is sent. Who has accepted one waits for the rest of it and
 accepts no other, so when nothing waits in the socket's queue any more each worker has exactly one. Then the last bytes
 are sent. This is so for workers that do one thing at a time, processes and threads. Where an event loop accepts as much
-as it can (gevent), or there are fewer workers than there may be (cheaper), one may answer several times, another never.
+as it can (gevent), one may answer several times, another never. Workers that come later (cheaper) are not asked: they
+are copies of the process that those were copied from.
 """
 
 from __future__ import annotations

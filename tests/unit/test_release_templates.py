@@ -23,7 +23,7 @@ OTHER: dict[str, object] = {
     "release_link": "/run/shop/web.sock",
     "release_module": "shop.web:create()",
 }
-PLAN = {"start": ["uwsgi"], "stop_timeout": 70, "workers": 4}
+PLAN = {"start": ["uwsgi"], "stop_timeout": 70, "tasks": 4}
 TMPFILES = shutil.which("systemd-tmpfiles")
 needs_tmpfiles = pytest.mark.skipif(TMPFILES is None, reason="this is no machine with systemd")
 

@@ -140,7 +140,7 @@ INPUTS: dict[str, object] = {
     "release_app": "shop",
     "release_root": "/srv/shop",
     "release_user": "keeper",
-    "__app_server_plan": {"start": ["uwsgi"], "stop_timeout": 70, "workers": 4},
+    "__app_server_plan": {"start": ["uwsgi"], "stop_timeout": 70, "tasks": 4},
 }
 
 

@@ -15,7 +15,7 @@ from rendering import render as render_of_role
 PLAN: dict[str, Any] = {
     "start": ["uwsgi", "--ini", "../etc/uwsgi.ini"],
     "stop_timeout": 70,
-    "workers": 4,
+    "tasks": 4,
 }
 OTHER: dict[str, object] = {
     "release_app": "shop",
@@ -33,7 +33,7 @@ OTHER: dict[str, object] = {
     "release_cpu_quota": "150%",
     "release_open_files": 1000,
     "release_shared": ["uploads", "data/media"],
-    "__app_server_plan": {"start": ["uwsgi", "--other"], "stop_timeout": 40, "workers": 16},
+    "__app_server_plan": {"start": ["uwsgi", "--other"], "stop_timeout": 40, "tasks": 16},
 }
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="this is no machine with systemd")
@@ -253,7 +253,7 @@ def test_what_is_shared_is_writable_and_never_runs() -> None:
 
 def test_there_are_tasks_for_all_workers() -> None:
     """However many an inventory asks for."""
-    text = render("service.j2", __app_server_plan={**PLAN, "workers": 5000})
+    text = render("service.j2", __app_server_plan={**PLAN, "tasks": 5000})
     assert "TasksMax=6024" in lines(text)
 
 

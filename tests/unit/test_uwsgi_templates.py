@@ -12,25 +12,33 @@ from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
 from rendering import ROLES, lines, render, section
 
+TEMPLATES = ["cgi_script.py.j2", "uwsgi.ini.j2"]
 OTHER: dict[str, object] = {
     "uwsgi_processes": 2,
     "uwsgi_threads": 8,
     "uwsgi_harakiri": 30,
+    "uwsgi_streams": ["/events/", "/a.b/c/"],
+    "uwsgi_cheaper": "1",
+    "uwsgi_cheaper_algo": "busyness",
+    "uwsgi_max_requests": 1000,
+    "uwsgi_max_worker_lifetime": "600",
+    "uwsgi_max_worker_lifetime_delta": 7,
+    "uwsgi_reload_on_rss": 256,
     "uwsgi_buffer_size": 8192,
     "uwsgi_show_config": True,
     "uwsgi_log_requests": True,
     "uwsgi_options": {
-        "max-requests": 1000,
+        "cheaper-busyness-max": 70,
         "env": ["COLOUR=blue", "TITLE=a b; # c"],
         "thunder-lock": True,
         "log-zero": False,
     },
 }
 OTHER_OPTIONS = [
+    "cheaper-busyness-max = 70",
     "env = COLOUR=blue",
     "env = TITLE=a b; # c",
     "log-zero = false",
-    "max-requests = 1000",
     "thunder-lock = true",
 ]
 APP = "def application(environ, start_response):\n    return []\n"
@@ -64,11 +72,12 @@ def started(tmp_path: Path, app: str, *further: str, **inputs: object) -> subpro
     )
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("inputs", [{}, OTHER], ids=["defaults", "other"])
-def test_the_file_says_who_manages_it(inputs: dict[str, object]) -> None:
+def test_the_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
     """It opens with the managed header and holds no template syntax."""
-    assert [path.name for path in (ROLES / "uwsgi" / "templates").iterdir()] == ["uwsgi.ini.j2"]
-    text = render("uwsgi", "uwsgi.ini.j2", **inputs)
+    assert sorted(path.name for path in (ROLES / "uwsgi" / "templates").iterdir()) == sorted(TEMPLATES)
+    text = render("uwsgi", template, **inputs)
     assert text.startswith("#\n# Ansible managed\n#\n")
     assert "{{" not in text
     assert "{%" not in text
@@ -101,6 +110,7 @@ def test_uwsgi_ini_by_defaults() -> None:
         "threads = 1",
         "enable-threads = true",
         "no-orphans = true",
+        "worker-reload-mercy = 70",
         "harakiri = 60",
         "buffer-size = 65535",
         "max-vars = 4096",
@@ -120,14 +130,26 @@ def test_uwsgi_ini_by_other_inputs() -> None:
         "show-config = true",
         "processes = 2",
         "threads = 8",
-        "harakiri = 30",
         "buffer-size = 8192",
         "max-vars = 4096",
         "log-4xx = true",
         "need-app = true",
     ):
         assert line in found
-    assert not [line for line in found if line.startswith("disable-logging")]
+    for before, *after in (
+        ("no-orphans = true", "cheaper = 1", "cheaper-initial = 1", "cheaper-step = 1", "cheaper-algo = busyness"),
+        ("cheaper-algo = busyness", "max-requests = 1000", "max-requests-delta = 100"),
+        ("max-requests-delta = 100", "max-worker-lifetime = 600", "max-worker-lifetime-delta = 7"),
+        ("max-worker-lifetime-delta = 7", "reload-on-rss = 256", "worker-reload-mercy = 40"),
+    ):
+        at = found.index(before) + 1
+        assert found[at : at + len(after)] == after
+    routes = ["/events/", "/a.b/c/"]
+    assert [line for line in found if line.startswith("route-")] == [
+        *(f"route-if = startswith:${{PATH_INFO}};{prefix} last:" for prefix in routes),
+        "route-run = harakiri:30",
+    ]
+    assert not [line for line in found if line.startswith(("disable-logging", "harakiri"))]
     assert found[-6:] == ["hook-master-start = unix_signal:15 gracefully_kill_them_all", *OTHER_OPTIONS]
 
 

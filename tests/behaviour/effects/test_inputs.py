@@ -30,14 +30,41 @@ REFUSED: list[tuple[dict[str, object], list[str]]] = [
     (
         {
             "app_server": "uwsgi", "uwsgi_processes": 0,
-            "uwsgi_options": {"lazy-apps": True, "stats": "a\nvacuum = true", "env": "A=1"},
+            "uwsgi_options": {"lazy-apps": True, "stats": "a\nvacuum = true", "env": "A=1", "cheaper": 1},
         },
         [
             "uwsgi_processes is 0; accepted is a whole number from 1 to 1024.",
             "the release would count as started before the app is imported",
             "uwsgi_options['stats'] is 'a\\nvacuum = true'",
+            "uwsgi_options['cheaper'] has a key that is refused",
+            "set uwsgi_cheaper",
             "uWSGI would set it after Python has read its environment",
         ],
+    ),
+    (
+        {
+            "app_server": "uwsgi", "uwsgi_processes": 2, "uwsgi_threads": 2,
+            "uwsgi_cheaper": 2, "uwsgi_cheaper_initial": 3,
+            "uwsgi_max_requests_delta": 5, "uwsgi_max_worker_lifetime_delta": 7, "uwsgi_cgi": True,
+            "app_streams": ["/events/"], "uwsgi_options": {"cheaper-busyness-max": 70},
+        },
+        [
+            "uwsgi_cheaper is 2 and uwsgi_processes is 2; accepted are fewer than uwsgi_processes",
+            "uwsgi_cheaper is 2 and uwsgi_threads is 2; accepted is that with 1 thread",
+            "uwsgi_cheaper_initial is 3; accepted is a number from uwsgi_cheaper (2) to uwsgi_processes (2).",
+            "uwsgi_options has cheaper-busyness-max, and uwsgi_cheaper_algo is spare; accepted is that with busyness.",
+            "uwsgi_max_requests_delta is 5 and uwsgi_max_requests is 0;",
+            "uwsgi_max_worker_lifetime_delta is 7 and uwsgi_max_worker_lifetime is 0;",
+            "uwsgi_cgi is true and uwsgi_streams is ['/events/']; accepted is one of them",
+        ],
+    ),
+    (
+        {"app_server": "uwsgi", "uwsgi_cheaper_algo": "busyness"},
+        ["uwsgi_cheaper is 0, and uwsgi_cheaper_initial, uwsgi_cheaper_step or uwsgi_cheaper_algo is set"],
+    ),
+    (
+        {"app_server": "gunicorn", "app_streams": ["/events/"]},
+        ["gunicorn_streams is ['/events/'] and gunicorn_threads is 1; accepted is that with 2 threads or more"],
     ),
     ({"release_module": "a", "release_wsgi_file": "routes.py"}, ["Accepted: one of them, or none."]),
     ({"release_source": "app"}, ["release_source is app: a directory has to be given by its absolute path."]),

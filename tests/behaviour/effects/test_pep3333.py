@@ -61,11 +61,12 @@ def asked(judge: str, line: str, headers: bytes = b"", body: bytes = b"") -> byt
     return f"{line} HTTP/1.1\r\nX-Judge: {judge}\r\n".encode() + HOST + headers + b"\r\n" + body
 
 
-@pytest.fixture(scope="module", params=["uwsgi", "gunicorn"])
+@pytest.fixture(scope="module", params=["uwsgi", "gunicorn", pytest.param("cgi", marks=pytest.mark.long)])
 def deployed(request: pytest.FixtureRequest, anything: dict[str, str], playbook: Callable[..., Run]) -> None:
-    """Deploy the app with the judges around it, to be run by each server."""
+    """Deploy the app with the judges around it, to be run by each server, and as a script."""
     assert anything
-    run = playbook("playbooks/deploy.yml", **JUDGED, app_server=request.param)
+    server = {"app_server": "uwsgi", "uwsgi_cgi": True} if request.param == "cgi" else {"app_server": request.param}
+    run = playbook("playbooks/deploy.yml", **JUDGED, **server)
     assert run.code == 0, run.output
 
 
