@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import socket
 import ssl
 import struct
+from collections.abc import Iterator
 
 from conftest import Site
 
@@ -20,6 +22,38 @@ def exchange(site: Site, sent: bytes, tls: bool = True, name: str = "localhost")
         while chunk := connection.recv(65536):
             received += chunk
     return received
+
+
+@contextlib.contextmanager
+def websocket(site: Site, path: str, name: str = "localhost", **headers: str) -> Iterator[socket.socket]:
+    """Ask for a websocket by HTTPS, and give the connection when the server has agreed."""
+    asked = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", **headers}
+    lines = [f"GET {path} HTTP/1.1", f"Host: {name}", *(f"{key}: {value}" for key, value in asked.items())]
+    with site.connect(True, name) as connection:
+        # The example of RFC 6455.
+        connection.sendall("\r\n".join([*lines, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]).encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += connection.recv(1)
+        assert status(head) == 101, head
+        assert ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") in fields(head)
+        yield connection
+
+
+def message(kind: int, data: bytes) -> bytes:
+    """Return a short message of a visitor's by websocket."""
+    assert len(data) < 126
+    mask = b"\x01\x02\x03\x04"
+    masked = bytes(byte ^ mask[number % 4] for number, byte in enumerate(data))
+    return bytes([0x80 | kind, 0x80 | len(data)]) + mask + masked
+
+
+def heard(connection: socket.socket) -> tuple[int, bytes]:
+    """Return kind and data of the server's next short message by websocket."""
+    kind, length, data = connection.recv(1)[0] & 0xF, connection.recv(1)[0], b""
+    while len(data) < length:
+        data += connection.recv(length - len(data))
+    return kind, data
 
 
 def status(received: bytes) -> int:

@@ -334,6 +334,15 @@ def test_a_request_that_does_not_end_is_ended(tmp_path: Path, threads: int) -> N
         assert server.told()["PATH_INFO"] == "/"
 
 
+def test_a_stream_may_take_any_time(tmp_path: Path) -> None:
+    """Below its path, longer than a request may, while a request elsewhere is ended."""
+    app = APP.replace('if path == "/hang"', 'if path == "/events/":\n        time.sleep(4)\n    if path == "/hang"')
+    inputs = {"gunicorn_timeout": 1, "gunicorn_threads": 2, "gunicorn_streams": ["/events/"]}
+    with serving(tmp_path, app, gunicorn_workers=2, **inputs) as server, server.send("/events/") as stream:
+        assert b'"/events/"' in received(stream)[1]
+        assert server.get("/hang") == ([], b"")
+
+
 def test_a_stop_ends_what_was_begun(tmp_path: Path) -> None:
     """SIGTERM to the master alone, as the unit sends it: a request in flight is answered, and gunicorn ends with 0."""
     app = APP.replace("time.sleep(600)", "time.sleep(1)")

@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import APP, ROOT, Answer, Run, Site, await_that, on_host, pids
+from conftest import APP, ROOT, Answer, Run, Site, await_that, live_release, on_host, pids
 from testinfra.host import Host
-from wire import exchange, fields, http2, status
+from wire import exchange, fields, heard, http2, message, status, websocket
 
 NAME = "www.example.org"
 GATEWAY = "10.0.0.0/8"  # podman's own network: the tests come from there, and may say who they are
 VISITOR = "203.0.113.9"
+# Kinds of messages by websocket.
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+WORKERS = 4  # the default
+LIMIT = 3  # seconds that a request may take
 RICH: dict[str, Any] = {
     "release_source": str(ROOT / "tests" / "apps" / "edge"),
     "release_requirements": [],
@@ -46,7 +50,9 @@ RICH: dict[str, Any] = {
     "nginx_rate_burst": 40,
     "nginx_connection_limit": 20,
     "nginx_redirects": {"/old": "/shop/new", "/shop/far": "https://example.net/", "old.example.org": f"https://{NAME}"},
-    "nginx_streams": ["/shop/stream/"],
+    "app_streams": ["/stream/"],
+    "app_timeout": LIMIT,
+    "app_threads": 2,
     "nginx_client_max_body_size": "1m",
     "nginx_extra": {"http": "map $uri $mine { default mine; }", "server": "location = /teapot {\n  return 418;\n}"},
 }
@@ -316,11 +322,16 @@ def test_who_has_too_many_requests_at_a_time_is_told(edge: Site) -> None:
     await_that(lambda: ask(edge, "/shop/x", X_Forwarded_For="192.0.2.60").status == 200, 5)
 
 
+def question(path: str) -> bytes:
+    """Return a request as bytes."""
+    return f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode()
+
+
 def pieces(site: Site, path: str) -> list[float]:
     """Return when the first and the last byte of an answer's body came, in seconds from the question."""
     with site.connect(True, NAME) as connection:
         started = time.monotonic()
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(question(path))
         received, first = b"", 0.0
         while chunk := connection.recv(65536):
             received += chunk
@@ -335,6 +346,65 @@ def test_what_streams_comes_piece_by_piece(edge: Site) -> None:
     assert last - first > 0.8
     first, last = pieces(edge, "/shop/slow/x")
     assert last - first < 0.5
+
+
+def test_a_stream_may_take_any_time(edge: Site) -> None:
+    """Longer than a request may, which is ended."""
+    _, last = pieces(edge, f"/shop/stream/{LIMIT + 3}")
+    assert last > LIMIT + 3
+    started = time.monotonic()
+    received = exchange(edge, question(f"/shop/slow/{LIMIT + 30}"), name=NAME)
+    assert b'"PATH_INFO"' in received, "it had begun"
+    assert time.monotonic() - started < LIMIT + 10
+
+
+def echo(site: Site, times: int) -> None:
+    """Use so many websockets one after the other, the last one for longer than a request may take."""
+    for _ in range(times):
+        with websocket(site, "/shop/stream/socket", NAME, Origin=f"https://{NAME}") as connection:
+            connection.sendall(message(TEXT, b"first") + message(TEXT, b"second"))
+            assert [heard(connection), heard(connection)] == [(TEXT, b"first"), (TEXT, b"second")]
+            connection.sendall(message(PING, b""))
+            assert heard(connection) == (PONG, b"")
+    with websocket(site, "/shop/stream/socket", NAME) as connection:
+        connection.settimeout(LIMIT + 3)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(message(TEXT, b"still there"))
+        assert heard(connection) == (TEXT, b"still there")
+        connection.sendall(message(CLOSE, b""))
+        assert heard(connection)[0] == CLOSE
+        assert connection.recv(1) == b""
+
+
+def test_a_websocket(edge: Site) -> None:
+    """What is sent comes back; and the worker is free when it is closed."""
+    echo(edge, 4 * WORKERS)
+
+
+@pytest.mark.parametrize("wanted", ["websocket", "h2c"])
+def test_who_asks_an_app_for_what_it_is_not_is_answered(edge: Site, wanted: str) -> None:
+    """By the page, as if it had not been asked: no app has agreed to anything, and nothing hangs."""
+    upgrade = f"Upgrade: {wanted}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    for path in ("/shop/x", "/shop/static/style.css"):
+        sent = question(path).replace(b"Connection: close", f"{upgrade}Connection: Upgrade, close".encode())
+        received = exchange(edge, sent, name=NAME)
+        assert status(received) == 200
+
+
+def test_a_stop_waits_until_an_answer_is_taken(edge: Site, host: Host) -> None:
+    """Whoever takes it slowly gets all of it, though the worker is told to end in the middle of writing."""
+    unit = f"{APP}@{live_release(host)}.service"
+    with edge.connect(True, NAME) as connection:
+        connection.sendall(question("/shop/stream/much"))
+        received = len(connection.recv(65536).partition(b"\r\n\r\n")[2])
+        host.check_output(f"systemctl stop --no-block {unit}")
+        await_that(lambda: "deactivating" in host.run(f"systemctl is-active {unit}").stdout)
+        while chunk := connection.recv(65536):
+            received += len(chunk)
+    host.check_output(f"systemctl start {unit}")
+    assert received == 30_000_000
 
 
 FINGERPRINT = "find /etc/nginx -printf '%p %m %u %g %s %l\\n' | sort; find /etc/nginx -type f | sort | xargs sha256sum"
@@ -441,3 +511,13 @@ def test_inputs_that_cannot_work_together_are_refused(hosts: dict[str, Host], pl
         "accepted for a host name is a URL, for a path would lead to itself.",
     ):
         assert said in run.words
+
+
+@pytest.mark.long
+def test_a_websocket_by_flask_sock_and_gunicorn(site: Site, rich: None, playbook: Callable[..., Run]) -> None:
+    """It takes the connection from the server, which gunicorn gives to it."""
+    app = {"release_source": str(ROOT / "tests" / "apps" / "sock"), "release_requirements": ["requirements.txt"]}
+    gunicorn = {**RICH, **app, "app_server": "gunicorn", "app_static": {}}
+    run = playbook("site.yml", **gunicorn)
+    assert run.code == 0, run.output
+    echo(site, 4 * WORKERS)
