@@ -11,7 +11,7 @@ export COMBINATION ?= uwsgi-nginx
 # Those that keep all promises, beside it: `make test-servers` tests them. `make compare` measures whatever is in that directory.
 OTHERS := gunicorn-nginx
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
-LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times)) \
+LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times web_servers)) \
     tests/behaviour/effects/test_examples.py::test_flask \
     tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load
 SCENARIOS := default edge

@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import testinfra
@@ -29,6 +29,7 @@ import steps
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = "hello"
+Value = TypeVar("Value")
 # What the app itself may write to.
 STATE = f"/var/lib/slipway/{APP}"
 # Which servers there are, by name, the default ones first: the inventory's variables for them.
@@ -39,6 +40,43 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
 }
 # Of each host in hosts.json, in the order of the fields of Site.
 URLS = ("url", "tls_url")
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """What tests have to know of a web server.
+
+    Attributes:
+        name: of its role, and what its inputs begin with.
+        unit: its unit and its program.
+        title: what it calls itself in its answers.
+        test: the command that has its configuration tested.
+    """
+
+    name: str
+    unit: str
+    title: str
+    test: str
+
+    def either(self, nginx: Value, apache: Value) -> Value:
+        """Return what holds for this one, where the two differ: docs/how-to/web-servers.md says why they do."""
+        return nginx if self.name == "nginx" else apache
+
+    @property
+    def directory(self) -> str:
+        """Where its configuration is."""
+        return f"/etc/{self.unit}"
+
+    @property
+    def logs(self) -> str:
+        """Where its logs are."""
+        return f"/var/log/{self.unit}"
+
+
+WEB_SERVERS = {
+    "nginx": WebServer("nginx", "nginx", "nginx", "nginx -t -q"),
+    "apache": WebServer("apache", "apache2", "Apache", "apache2 -t"),
+}
 
 
 # Whatever the environment says: the tests read what Ansible prints.
@@ -241,6 +279,12 @@ def playbook(play: Callable[..., Play]) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
+def web(pytestconfig: pytest.Config) -> WebServer:
+    """The web server that serves."""
+    return WEB_SERVERS[COMBINATIONS[pytestconfig.getoption("--combination")].get("web_server", "nginx")]
+
+
+@pytest.fixture(scope="session")
 def sites(pytestconfig: pytest.Config) -> dict[str, Site]:
     """The sites of all hosts, by the name of the host."""
     reachable = json.loads((pytestconfig.getoption("--state") / "hosts.json").read_text())
@@ -285,14 +329,17 @@ def main_pid(host: Host, unit: str) -> int:
 
 
 def pids(host: Host) -> list[str]:
-    """Return the processes of nginx and of the app, masters and workers, with their ids."""
-    return sorted(host.check_output(f"pgrep --list-full '^nginx$'; pgrep --list-full --euid {APP}").splitlines())
+    """Return the processes of the web server and of the app, masters and workers, with their ids."""
+    return sorted(host.check_output(f"{OF_THE_WEB_SERVER}; pgrep --list-full --euid {APP}").splitlines())
 
+
+# Of Apache the first one: it starts as many others as there is to do.
+OF_THE_WEB_SERVER = "pgrep --list-full '^nginx$'; pgrep --list-full --oldest '^apache2$'"
 
 # All that a deploy may leave on a host: what is live, processes, units, sockets, and releases that are not whole.
 FOOTPRINT = f"""
 readlink /srv/{APP}/live
-pgrep --list-full '^nginx$'
+{OF_THE_WEB_SERVER}
 pgrep --list-full --euid {APP}
 systemctl list-units --all --plain --no-legend '{APP}@*' 'run-*' 'slipway-{APP}-*' | awk '{{print $1, $3, $4}}'
 find /etc/systemd/system -name '{APP}@*' | sort

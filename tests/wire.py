@@ -82,13 +82,36 @@ def hpack(name: str, value: str) -> bytes:
     return b"\0" + text(name.encode()) + text(value.encode())
 
 
+# The statuses that HPACK has a number for, and the bits of figures where they are written by Huffman's code.
+INDEXED = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}
+FIGURES = {f"{number:05b}": str(number) for number in range(3)} | {
+    f"{number + 22:06b}": str(number) for number in range(3, 10)
+}
+
+
+def status_of(block: bytes) -> int:
+    """Return the status of an answer's headers: it comes first, after changes of the table's size."""
+    block = block.lstrip(bytes(range(0x20, 0x40)))
+    if block[0] in INDEXED:
+        return INDEXED[block[0]]
+    length = block[1] & 0x7F
+    if not block[1] & 0x80:
+        return int(block[2 : 2 + length])
+    bits, figures, read = "".join(f"{byte:08b}" for byte in block[2 : 2 + length]), "", ""
+    for bit in bits:
+        read += bit
+        if read in FIGURES:
+            figures, read = figures + FIGURES[read], ""
+    return int(figures)
+
+
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """Return a frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def http2(site: Site, path: str, headers: list[tuple[str, str]], name: str = "localhost", authority: str = "") -> int:
-    """Send a request by HTTP/2; return its status, or 0 if nginx gives the connection up because of it."""
+    """Send a request by HTTP/2; return its status, or 0 if it is given up because of it."""
     pseudo = [(":method", "GET"), (":scheme", "https"), (":path", path), (":authority", authority or name)]
     block = b"".join(hpack(*pair) for pair in pseudo + headers)
     parts = [block[start : start + 16000] for start in range(0, len(block), 16000)]
@@ -105,10 +128,8 @@ def http2(site: Site, path: str, headers: list[tuple[str, str]], name: str = "lo
         with connection.makefile("rb") as received:
             while len(head := received.read(9)) == 9:
                 payload = received.read(int.from_bytes(head[:3], "big"))
-                if head[3] == 1:  # HEADERS: the status comes first, after changes of the table's size
-                    payload = payload.lstrip(bytes(range(0x20, 0x40)))
-                    indexed = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}
-                    return indexed.get(payload[0]) or int(payload[2:5])
-                if head[3] == 7:  # GOAWAY
+                if head[3] == 1:  # HEADERS
+                    return status_of(payload)
+                if head[3] in (3, 7):  # RST_STREAM, GOAWAY
                     return 0
     return 0

@@ -23,6 +23,7 @@ SUITE = "{{ ansible_facts.distribution_release }}"
 
 # A program that each package brings, so that a look at PATH tells what is missing.
 PACKAGES = {
+    "apache2": "apache2-bin",  # tests read rendered sites by `apache2 -t`; without a service
     "iptables": "iptables",  # podman's network on Debian 12
     "nft": "nftables",  # and on Debian 13
     "mmdebstrap": "mmdebstrap",  # the image of a host

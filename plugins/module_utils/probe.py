@@ -40,6 +40,8 @@ KEPT_BYTES = 1 << 20
 # So much of what was answered is shown, and so many kinds of failure.
 SHOWN_CHARACTERS = 200
 SHOWN_KINDS = 3
+# What nginx and Apache write into the page of a redirect of their own.
+PAGES = (b"<center>nginx", b"-//IETF//DTD HTML 2.0//EN")
 # Further files than those for connections that this process may have open.
 OTHER_FILES = 100
 INPUTS = "release_health_path, release_health_status, release_health_timeout, release_health_attempts"
@@ -206,11 +208,11 @@ class _Answer:
         return f"{said} and closed the connection in the middle of that" if cut and self._size <= KEPT_BYTES else ""
 
     def led_to_https(self) -> str:
-        """Return in words that a web server, nginx by the page it sends along, led to HTTPS by itself; "" otherwise."""
+        """Return in words that a web server, known by the page it sends along, led to HTTPS by itself; "" otherwise."""
         response = http.client.HTTPResponse(cast(socket.socket, _Replay(self._kept)))
         response.begin()
         location, page = response.getheader("Location", ""), _body(response)[0]
-        if not location.startswith("https:") or b"<center>nginx" not in page:
+        if not location.startswith("https:") or not any(mark in page for mark in PAGES):
             return ""
         return (
             f"led to {_shown(location.encode())} by itself, which says nothing of the app: "

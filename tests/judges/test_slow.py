@@ -32,7 +32,7 @@ VICTIM = (
 @pytest.fixture(scope="module")
 def served_plain(authority: Authority, addresses: dict[str, str], playbook: Callable[..., Run]) -> None:
     """The app on port 80 too: slowhttptest names nobody in its handshake, which is refused."""
-    run = playbook("site.yml", nginx_redirect=False)
+    run = playbook("site.yml", web_redirect=False)
     assert run.code == 0, run.output
 
 

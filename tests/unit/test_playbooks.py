@@ -59,14 +59,33 @@ def test_inventories_name_hosts_of_the_playbooks(inventory: str) -> None:
 
 @pytest.mark.parametrize("playbook", ["site.yml", "playbooks/deploy.yml"])
 def test_a_server_that_there_is_not(playbook: str) -> None:
-    """It is refused in the first task, with what is accepted: the same as the role that reads it says."""
+    """It is refused before any role is asked, with what is accepted: the same as the role that reads it says."""
     result = play("-i", "inventory/example", playbook, "-e", "app_server=apache")
     assert result.returncode != 0
     spec = yaml.safe_load((ROOT / "roles/release/meta/argument_specs.yml").read_text())
     choices = spec["argument_specs"]["main"]["options"]["release_server"]["choices"]
     assert f"app_server is apache; accepted is one of {', '.join(choices)}." in result.stdout
-    assert result.stdout.count("TASK [") == 1
+    assert result.stdout.count("TASK [") == 2
     assert all((ROOT / "roles" / name / "tasks/configure.yml").is_file() for name in choices)
+
+
+def test_a_web_server_that_there_is_not() -> None:
+    """The same; each that is accepted is a role."""
+    result = play("-i", "inventory/example", "site.yml", "-e", "web_server=caddy")
+    assert result.returncode != 0
+    assert "web_server is caddy; accepted is one of nginx, apache." in result.stdout
+    assert result.stdout.count("TASK [") == 2
+    assert all((ROOT / "roles" / name / "tasks/service.yml").is_file() for name in ("nginx", "apache"))
+
+
+@pytest.mark.parametrize(("web_server", "name"), [("apache", "nginx_deny"), ("nginx", "apache_users")])
+def test_what_is_said_to_a_web_server_that_is_not_there(web_server: str, name: str) -> None:
+    """It is refused: who is to be kept out would come in by the other one."""
+    result = play("-i", "inventory/example", "site.yml", "-e", f"web_server={web_server} {name}=x")
+    assert result.returncode != 0
+    assert f"has the web server {web_server}, which does not read it" in " ".join(result.stdout.split())
+    assert f"{name}: " in result.stdout
+    assert result.stdout.count("TASK [") == 3
 
 
 @pytest.mark.parametrize("playbook", ["verify", "side_effect"])

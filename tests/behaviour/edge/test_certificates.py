@@ -17,7 +17,7 @@ import client
 import pytest
 from ansible_collections.slipway.wsgi.plugins.module_utils.certificates import SHARE_LEFT, self_signed
 from authority import DAY, Authority
-from conftest import APP, ROOT, Run, Site, await_that, visited
+from conftest import APP, ROOT, Run, Site, WebServer, await_that, visited
 from cryptography import x509
 from testinfra.host import Host
 from traffic import faults, traffic
@@ -112,9 +112,9 @@ def said(host: Host) -> str:
     return str(host.check_output(f"journalctl --sync; journalctl --output cat _SYSTEMD_INVOCATION_ID={invocation}"))
 
 
-def workers(hosts: Hosts) -> dict[str, str]:
-    """Return the worker processes of nginx on each host: a reload makes new ones."""
-    return {name: host.check_output("pgrep --full 'nginx: worker process$'") for name, host in hosts.items()}
+def read(hosts: Hosts) -> dict[str, str]:
+    """Return when the web server of each host last read its configuration, and with it the certificate."""
+    return {name: host.check_output("stat --format '%n %y' /run/*.loaded") for name, host in hosts.items()}
 
 
 def ask_anew(hosts: Hosts) -> None:
@@ -124,11 +124,11 @@ def ask_anew(hosts: Hosts) -> None:
 
 
 def test_one_run_on_a_bare_host_ends_with_a_valid_chain(
-    acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook
+    web: WebServer, acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook
 ) -> None:
-    """nginx has nothing to start with, and at the end serves a certificate that the authority's root proves."""
+    """The web server has nothing to start with, and at the end a certificate that the authority's root proves."""
     for host in hosts.values():
-        host.check_output(f"systemctl stop nginx; rm -rf {DIRECTORY} /var/lib/slipway-acme")
+        host.check_output(f"systemctl stop {web.unit}; rm -rf {DIRECTORY} /var/lib/slipway-acme")
     run = playbook("site.yml", **acme.inputs)
     assert run.code == 0, run.output
     root = acme.authority.root()
@@ -139,11 +139,11 @@ def test_one_run_on_a_bare_host_ends_with_a_valid_chain(
 
 
 def test_a_second_run_changes_nothing(acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook) -> None:
-    """The certificate, the account and nginx stay as they are."""
-    before = serials(sites), workers(hosts)
+    """The certificate, the account and the web server stay as they are."""
+    before = serials(sites), read(hosts)
     run = playbook("playbooks/certificate.yml", **acme.inputs)
     assert (run.code, run.changed) == (0, everywhere(hosts, 0)), run.output
-    assert (serials(sites), workers(hosts)) == before
+    assert (serials(sites), read(hosts)) == before
 
 
 def test_the_key_is_private(acme: Acme, host: Host) -> None:
@@ -168,23 +168,23 @@ def test_the_unit_runs_in_a_sandbox_by_a_timer(acme: Acme, host: Host) -> None:
 
 
 def test_nothing_is_done_before_it_is_due(acme: Acme, hosts: Hosts, sites: Sites) -> None:
-    """The authority is not asked, nginx not reloaded."""
-    before = serials(sites), workers(hosts), acme.authority.log()
+    """The authority is not asked, the web server not reloaded."""
+    before = serials(sites), read(hosts), acme.authority.log()
     assert attempt(hosts) == everywhere(hosts, True)
-    assert (serials(sites), workers(hosts), acme.authority.log()) == before
+    assert (serials(sites), read(hosts), acme.authority.log()) == before
     assert all("Nothing to do: the certificate is valid until" in said(host) for host in hosts.values())
 
 
 def test_an_account_that_the_authority_forgot_is_made_anew(acme: Acme, hosts: Hosts, sites: Sites) -> None:
     """The first attempt fails and is seen to have, the certificate stays; the next one succeeds."""
-    before, old = serials(sites), workers(hosts)
+    before, old = serials(sites), read(hosts)
     acme.authority.start(lifetime=SHORT)
     ask_anew(hosts)
     assert attempt(hosts) == everywhere(hosts, False)
     for host in hosts.values():
         assert "does not know the account. The next attempt makes another one. The certificate in use" in said(host)
         assert f"{UNIT}.service" in host.check_output("systemctl --failed --plain --no-legend")
-    assert (serials(sites), workers(hosts)) == (before, old)
+    assert (serials(sites), read(hosts)) == (before, old)
     with visited(sites, pause=0.02, tls=True, name=NAME) as visitors:
         assert attempt(hosts) == everywhere(hosts, True)
         await_others(sites, before)
@@ -201,13 +201,13 @@ def test_renewed_when_a_third_of_the_lifetime_is_left_and_no_visitor_notices(
     (lifetime,) = {(one.not_valid_after_utc - one.not_valid_before_utc).total_seconds() for one in found}
     assert round(lifetime) == pytest.approx(SHORT, abs=1)
     due = max(one.not_valid_after_utc.timestamp() for one in found) - lifetime * SHARE_LEFT
-    before, old = serials(sites), workers(hosts)
+    before, old = serials(sites), read(hosts)
     with visited(sites, pause=0.02, tls=True, name=NAME) as visitors:
         await_that(lambda: time.time() > due, SHORT)
         assert attempt(hosts) == everywhere(hosts, True)
         await_others(sites, before)
         assert all(served(name, site, acme.authority.root()) for name, site in sites.items())
-        assert all(workers(hosts)[name] != old[name] for name in hosts)
+        assert all(read(hosts)[name] != old[name] for name in hosts)
     assert visitors.failed() == everywhere(hosts, [])
     renewed = serials(sites)
     assert attempt(hosts) == everywhere(hosts, True)
@@ -216,7 +216,7 @@ def test_renewed_when_a_third_of_the_lifetime_is_left_and_no_visitor_notices(
 
 @pytest.mark.long
 def test_issue_and_renewals_lose_no_request_under_load(
-    acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook, tmp_path: Path
+    web: WebServer, acme: Acme, hosts: Hosts, sites: Sites, playbook: Playbook, tmp_path: Path
 ) -> None:
     """Visitors by HTTP while the first certificate is issued, by HTTPS while it is renewed again and again."""
     slow = {"release_source": str(ROOT / "tests" / "apps" / "slow"), "release_requirements": [], "app_static": {}}
@@ -232,7 +232,7 @@ def test_issue_and_renewals_lose_no_request_under_load(
         return {name: faults(noted) for name, noted in records.items()}
 
     with traffic(ports, tmp_path, RATE, "--reopen") as files:
-        run = playbook("site.yml", **slow, **acme.inputs, nginx_redirect=False)
+        run = playbook("site.yml", **slow, **acme.inputs, web_redirect=False)
         assert run.code == 0, run.output
     assert all(served(name, site, acme.authority.root()) for name, site in sites.items())
     assert met(files) == everywhere(hosts, [])
@@ -247,20 +247,20 @@ def test_issue_and_renewals_lose_no_request_under_load(
     with traffic(tls_ports, tmp_path, RATE, "--reopen", scheme="https") as files:
         await_that(lambda: all(site.get("/", tls=True).status == 200 for site in sites.values()), 10)
         for host in hosts.values():
-            host.check_output("systemctl restart nginx")
+            host.check_output(f"systemctl restart {web.unit}")
     assert all(met(files).values())
 
 
 def test_an_authority_that_is_down_is_asked_again_by_itself(acme: Acme, hosts: Hosts, sites: Sites) -> None:
     """The certificate stays, the unit fails; once the authority is back, the timer alone mends it."""
-    before, old = serials(sites), workers(hosts)
+    before, old = serials(sites), read(hosts)
     acme.authority.stop()
     ask_anew(hosts)
     assert attempt(hosts) == everywhere(hosts, False)
     for host in hosts.values():
         assert "connection refused" in said(host)
         assert f"{UNIT}.service" in host.check_output("systemctl --failed --plain --no-legend")
-    assert (serials(sites), workers(hosts)) == (before, old)
+    assert (serials(sites), read(hosts)) == (before, old)
     acme.authority.start(lifetime=90 * DAY)
     drop_in = f"/run/systemd/system/{UNIT}.timer.d"
     for host in hosts.values():  # an hour of the timer's in three seconds
@@ -278,10 +278,10 @@ def test_an_authority_that_is_down_is_asked_again_by_itself(acme: Acme, hosts: H
             host.check_output(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}.timer")
 
 
-def test_a_reload_that_failed_is_made_up_for(acme: Acme, hosts: Hosts, sites: Sites) -> None:
-    """Whoever broke nginx's configuration sees the unit fail; when it is mended, the new pair comes into force."""
+def test_a_reload_that_failed_is_made_up_for(web: WebServer, acme: Acme, hosts: Hosts, sites: Sites) -> None:
+    """Whoever broke the configuration sees the unit fail; when it is mended, the new pair comes into force."""
     before = serials(sites)
-    broken = "/etc/nginx/conf.d/zz-broken.conf"
+    broken = f"{web.directory}/{web.either('conf.d', 'sites-enabled')}/zz-broken.conf"
     ask_anew(hosts)
     try:
         for host in hosts.values():
@@ -349,14 +349,14 @@ def test_files_take_the_place_of_the_authority(hosts: Hosts, sites: Sites, playb
     for name, host in hosts.items():
         assert served(name, sites[name], (tmp_path / "1.pem").read_text())
         assert host.run(f"systemctl cat {UNIT}.timer").rc != 0
-    old = workers(hosts)
+    old = read(hosts)
     run = playbook("playbooks/certificate.yml", **inputs)
     assert (run.code, run.changed) == (0, everywhere(hosts, 0)), run.output
     run = playbook("playbooks/certificate.yml", **inputs | {"certificate_key": str(tmp_path / "2.key")})
     assert run.code != 0
     assert "certificate_key is not the key of the first certificate" in run.words
     assert run.changed == everywhere(hosts, 0)
-    assert (serials(sites), workers(hosts)) == (before, old)
+    assert (serials(sites), read(hosts)) == (before, old)
 
 
 def test_self_signed_follows_the_names(hosts: Hosts, sites: Sites, playbook: Playbook) -> None:

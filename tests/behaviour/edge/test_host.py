@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import Run, Site, visited
+from conftest import Run, Site, WebServer, main_pid, visited
 from reach import address, reached
 from testinfra.host import Host
 
@@ -65,14 +65,15 @@ def test_only_security_updates_are_installed(host: Host) -> None:
         assert host.service(timer).is_enabled
 
 
-def test_an_update_of_nginx_loses_no_request(hosts: dict[str, Host], sites: dict[str, Site]) -> None:
-    """The package hands the sockets from the old program to the new one."""
+def test_an_update_of_the_web_server(web: WebServer, hosts: dict[str, Host], sites: dict[str, Site]) -> None:
+    """nginx hands its sockets from the old program to the new one. Apache is restarted: some find it closed."""
     with visited(sites, pause=0.01, tls=True) as visitors:
         for host in hosts.values():
-            before = host.check_output("systemctl show --value --property MainPID nginx")
-            host.check_output("DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --quiet --yes nginx")
-            assert host.check_output("systemctl show --value --property MainPID nginx") != before
-    assert not any(visitors.failed().values()), visitors.failed()
+            before = main_pid(host, web.unit)
+            host.check_output(f"DEBIAN_FRONTEND=noninteractive apt-get install --reinstall --quiet --yes {web.unit}")
+            assert main_pid(host, web.unit) != before
+    met = [one for failed in visitors.failed().values() for one in failed]
+    assert web.either(met, [one for one in met if isinstance(one, int)]) == [], met
 
 
 @pytest.mark.usefixtures("restored")

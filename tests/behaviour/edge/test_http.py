@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 import pytest
-from conftest import Site, on_host
+from conftest import Site, WebServer, on_host
 from testinfra.host import Host
 from wire import exchange, fields, http2, status
 
@@ -62,14 +62,14 @@ def test_both_halves_are_served_on_ipv6(host: Host, site: Site) -> None:
     ],
     ids=lambda value: str(value)[:25],
 )
-def test_security_headers_are_there_once_on_every_status(site: Site, line: str, code: int) -> None:
-    """From the app, from the disk and from nginx itself."""
+def test_security_headers_are_there_once_on_every_status(web: WebServer, site: Site, line: str, code: int) -> None:
+    """From the app, from the disk and from the web server itself."""
     received = exchange(site, f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    assert status(received) == code
+    assert status(received) == (web.either(400, 404) if line == "GET /%00" else code)
     names = [name for name, _ in fields(received)]
     assert {name: names.count(name) for name in HEADERS} == dict.fromkeys(HEADERS, 1)
-    assert ("server", "nginx") in fields(received)
-    assert not re.search(rb"nginx/[0-9]", received), "no version"
+    assert ("server", web.title) in fields(received)
+    assert not re.search(web.title.encode() + rb"/[0-9]", received), "no version"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_security_headers_are_there_once_on_every_status(site: Site, line: str, 
     ids=lambda sent: sent.split(b"\r\n")[0].decode() + str(sent.count(b"gzip")),
 )
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
-def test_what_nginx_does_not_know_is_the_visitors_fault(site: Site, sent: bytes, tls: bool) -> None:
-    """It would say 501 and 505, as if something was wrong with the server."""
+def test_what_a_web_server_does_not_know_is_the_visitors_fault(site: Site, sent: bytes, tls: bool) -> None:
+    """nginx would say 501 and 505, as if something was wrong with the server."""
     assert status(exchange(site, sent, tls)) in (400, 405)
 
 
@@ -106,7 +106,7 @@ def test_many_headers_work_or_are_refused(site: Site, count: int) -> None:
 
 
 def test_http2_is_spoken(site: Site) -> None:
-    """By both nginxes."""
+    """On both Debians."""
     assert http2(site, "/hello", []) == 200
     assert http2(site, "/nowhere", []) == 404
 
@@ -119,10 +119,10 @@ def test_no_headers_of_http2_make_a_5xx(site: Site, length: int, count: int) -> 
     )  # fmt: skip
 
 
-def test_http3_is_spoken_where_nginx_has_it(host: Host, site: Site) -> None:
+def test_http3_is_spoken_where_nginx_has_it(web: WebServer, host: Host, site: Site) -> None:
     """Asked by QUIC in a version that nobody has, a server says which ones it has: 1 is that of HTTP/3."""
-    has_it = "http_v3_module" in host.run("nginx -V").stderr
-    assert has_it == (host.system_info.release.split(".")[0] != "12"), "Debian 13's has it"
+    has_it = web.either("http_v3_module" in host.run("nginx -V").stderr, False)
+    assert has_it == web.either(host.system_info.release.split(".")[0] != "12", False), "Debian 13's nginx has it"
     advertised = site.get("/hello", tls=True).headers.get("alt-svc")
     assert advertised == ('h3=":443"; ma=86400' if has_it else None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:

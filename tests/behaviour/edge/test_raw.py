@@ -17,12 +17,13 @@ import ssl
 import string
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import APP, ROOT, Answer, Run, Site, await_that, live_release, pids
+from conftest import APP, ROOT, Answer, Run, Site, WebServer, await_that, live_release, pids
 from testinfra.host import Host
-from wire import frame, hpack
+from wire import frame, hpack, status_of
 
 NAME = "www.example.org"
 HOST = b"Host: www.example.org\r\n"
@@ -45,10 +46,48 @@ ECHO: dict[str, Any] = {
     "app_static": {"/static/": "static"},
     "web_server_names": [NAME],
     # Both ports lead to the app, or half of the cases would end at the redirect.
-    "nginx_redirect": False,
+    "web_redirect": False,
     # After so long nginx ends what says nothing, or nothing that makes sense.
-    "nginx_client_header_timeout": 4,
+    "web_client_header_timeout": 4,
 }
+
+
+# What Apache answers where nginx answers something else, by test and case, "" for all. Why is said in
+# docs/how-to/web-servers.md.
+CHUNKED_IS_REFUSED = (411,)
+STRICTER = (400,)
+APACHE: dict[str, dict[str, tuple[int, ...]]] = {
+    "test_an_ambiguous_end_is_refused": dict.fromkeys(
+        ("cl_te", "te_cl", "te_folded", "te_in_http_1_0", "chunk_size_no_number", "chunk_size_negative",
+         "chunk_size_plus", "chunk_size_0x", "chunk_size_empty", "chunk_size_beyond_64_bits", "chunk_size_largest",
+         "chunk_size_all_ones", "chunk_shorter_than_its_data"),
+        CHUNKED_IS_REFUSED,
+    ),
+    "test_no_other_transfer_coding_is_guessed": {"after_a_tab": CHUNKED_IS_REFUSED},
+    "test_a_chunked_body_arrives_whole": {"": CHUNKED_IS_REFUSED},
+    "test_chunked_in_any_letters": {"": CHUNKED_IS_REFUSED},
+    "test_a_body_that_the_app_does_not_read": {"chunked": CHUNKED_IS_REFUSED},
+    "test_a_malformed_request_is_refused": {
+        "folded": (200,), "folded_by_tab": (200,), "asterisk_of_options": (200,), "connect": (400, 421),
+    },
+    "test_methods_that_nobody_needs": {"connect": (400,)},
+    "test_what_is_odd_but_clear_is_served": dict.fromkeys(
+        ("lf_only", "line_without_colon", "spaces_between", "bytes_above_127", "control_characters", "odd_name"),
+        STRICTER,
+    ),
+    "test_big_headers_reach_the_app": {"many_short": STRICTER, "the_most": STRICTER},
+    "test_another_host_is_not_answered": {"absolute": (200, 421), "": (421, 400)},
+    "test_the_app_knows_one_host": dict.fromkeys(
+        ("absolute_with_another_host", "absolute_of_no_scheme_known", "port_and_more", "no_port", "port_0",
+         "port_65536", "two_ports"), (200, 400, 421),
+    ),
+    "test_a_path_that_is_none": {
+        "/%00": (404,), "/a%00b": (404,), "/static/robots.txt%00": (404,), "/static/robots.txt%00.jpg": (404,),
+        "/..%2f..%2fetc%2fpasswd": (200,), "/static/..%2f..%2fetc/passwd": (200,),
+    },
+    "test_the_path_that_the_app_sees": {"/a#b": STRICTER},
+    "test_no_way_out_of_a_static_directory": {"path7": (403,)},
+}  # fmt: skip
 
 
 class Deployed(NamedTuple):
@@ -112,12 +151,23 @@ def deployed(hosts: dict[str, Host], playbook: Callable[..., Run]) -> Iterator[d
     assert run.code == 0, run.output
 
 
+@dataclass(frozen=True)
+class Echo(Site):
+    """The echo app's site, and what is answered where it is not what the test says; see ``APACHE``."""
+
+    instead: tuple[int, ...] = ()
+
+
 @pytest.fixture
-def echo(site: Site, host: Host, deployed: dict[str, Deployed]) -> Iterator[Site]:
+def echo(
+    request: pytest.FixtureRequest, web: WebServer, site: Site, host: Host, deployed: dict[str, Deployed]
+) -> Iterator[Echo]:
     """The echo app's site: it answers before and after each case, by the same processes."""
     processes = {int(line.split()[0]) for line in deployed[host.backend.get_hostname()].processes}
     seen(site)
-    yield site
+    known = web.either({}, APACHE).get(request.node.originalname, {})
+    case = [name for name in known if name in request.node.callspec.id.split("-")]
+    yield Echo(site.port, site.tls_port, known[case[0]] if case else known.get("", ()))
     told = seen(site)
     assert not told["seen"], "the app saw more than the test looked at"
     assert {told["worker"], told["master"]} <= processes
@@ -129,11 +179,17 @@ def tls(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def check(site: Site, sent: bytes, tls: bool, statuses: tuple[int, ...], *expected: dict[str, Any]) -> list[Answer]:
+def check(site: Echo, sent: bytes, tls: bool, statuses: tuple[int, ...], *expected: dict[str, Any]) -> list[Answer]:
     """Send bytes; there are as many answers as statuses, and the app saw as many requests as are expected."""
     method = sent.split(b" ", 1)[0].decode("latin-1")
     got = answers(exchange(site, sent, tls), method)
     told = seen(site)["seen"]
+    if site.instead:
+        # What is refused is nothing for the app; then the connection ends, or the next request is the next one.
+        assert got[0].status in site.instead, got
+        assert len(told) <= sum(answer.status == 200 for answer in got)
+        assert {one["environ"]["HTTP_HOST"] for one in told} <= {NAME}
+        return got
     assert tuple(answer.status for answer in got) == statuses, got
     assert len(told) == len(expected), told
     for request, wanted in zip(told, expected, strict=True):
@@ -190,7 +246,7 @@ READ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/x", "CONTENT_LENGTH": "3", "rea
     static_file_with_a_bad_chunk=b"GET /static/robots.txt HTTP/1.1\r\n" + HOST
     + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + HIDDEN,
 )  # fmt: skip
-def test_an_ambiguous_end_is_refused(echo: Site, case: bytes, tls: bool) -> None:
+def test_an_ambiguous_end_is_refused(echo: Echo, case: bytes, tls: bool) -> None:
     """Nobody guesses where a request ends: 400, and what follows is no request."""
     check(echo, case, tls, (400,))
 
@@ -199,7 +255,7 @@ def test_an_ambiguous_end_is_refused(echo: Site, case: bytes, tls: bool) -> None
     unknown=b"xchunked", list=b"gzip, chunked", after_a_tab=b"\tchunked", vertical_tab=b"\x0bchunked",
     identity=b"identity", quoted=b'"chunked"', comma=b"chunked,", semicolon=b"chunked;a=b", empty=b"",
 )  # fmt: skip
-def test_no_other_transfer_coding_is_guessed(echo: Site, case: bytes, tls: bool) -> None:
+def test_no_other_transfer_coding_is_guessed(echo: Echo, case: bytes, tls: bool) -> None:
     """Only chunked is a coding that is understood."""
     check(echo, POST + b"Transfer-Encoding: " + case + b"\r\n\r\n0\r\n\r\n" + HIDDEN, tls, (400,))
 
@@ -213,9 +269,11 @@ def test_no_other_transfer_coding_is_guessed(echo: Site, case: bytes, tls: bool)
     trailer=b"3\r\nabc\r\n0\r\nX-Trailer: 1\r\nContent-Length: 99\r\n\r\n",
     three=b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n",
 )
-def test_a_chunked_body_arrives_whole(echo: Site, case: bytes, tls: bool) -> None:
+def test_a_chunked_body_arrives_whole(echo: Echo, case: bytes, tls: bool) -> None:
     """The app reads three bytes and is told so; a trailer is no header."""
     (answer,) = check(echo, CHUNKED + case, tls, (200,), READ)
+    if answer.status == 411:
+        return
     assert answer.json()["sha256"] == hashlib.sha256(b"abc").hexdigest()
     assert "HTTP_X_TRAILER" not in answer.json()["environ"]
 
@@ -226,14 +284,14 @@ def test_a_chunked_body_arrives_whole(echo: Site, case: bytes, tls: bool) -> Non
     space_after=b"Transfer-Encoding: chunked ",
     no_space=b"Transfer-Encoding:chunked",
 )
-def test_chunked_in_any_letters(echo: Site, case: bytes, tls: bool) -> None:
+def test_chunked_in_any_letters(echo: Echo, case: bytes, tls: bool) -> None:
     """How it is written is the same to everybody: the body is three bytes, and the next request is a request."""
     sent = POST + case + b"\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + HIDDEN
     check(echo, sent, tls, (200, 200), READ, {"PATH_INFO": "/hidden"})
 
 
 @cases(get=b"GET", head=b"HEAD", delete=b"DELETE", options=b"OPTIONS", unknown=b"BREW")
-def test_a_body_belongs_to_any_method(echo: Site, case: bytes) -> None:
+def test_a_body_belongs_to_any_method(echo: Echo, case: bytes) -> None:
     """A body where none is usual is read as the body that it is, and not as the next request."""
     sent = case + b" /x HTTP/1.1\r\n" + HOST + CLOSE + b"Content-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN
     check(echo, sent, False, (200,), {"REQUEST_METHOD": case.decode(), "read": len(HIDDEN)})
@@ -243,13 +301,13 @@ def test_a_body_belongs_to_any_method(echo: Site, case: bytes) -> None:
     length=b"Content-Length: 2000000\r\n\r\n" + b"a" * 2000000,
     chunked=b"Transfer-Encoding: chunked\r\n\r\n100000\r\n" + b"a" * 0x100000 + b"\r\n0\r\n\r\n",
 )
-def test_a_body_that_the_app_does_not_read(echo: Site, case: bytes, tls: bool) -> None:
+def test_a_body_that_the_app_does_not_read(echo: Echo, case: bytes, tls: bool) -> None:
     """The next request on the connection is the next one, and nothing out of the body."""
     sent = b"POST /unread HTTP/1.1\r\n" + HOST + case + HIDDEN
     check(echo, sent, tls, (200, 200), {"PATH_INFO": "/unread"}, {"PATH_INFO": "/hidden"})
 
 
-def test_a_body_to_a_static_file_is_no_request(echo: Site, tls: bool) -> None:
+def test_a_body_to_a_static_file_is_no_request(echo: Echo, tls: bool) -> None:
     """A file is sent, or not, whatever the body is; the app sees the request after the body only."""
     for method, status in (("GET", 200), ("POST", 405)):
         sent = f"{method} /static/robots.txt HTTP/1.1\r\nContent-Length: {len(HIDDEN)}\r\n".encode() + HOST + b"\r\n"
@@ -262,10 +320,10 @@ def test_a_body_to_a_static_file_is_no_request(echo: Site, tls: bool) -> None:
     expected=b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n",
     chunked=b"Transfer-Encoding: chunked\r\n\r\n" + (b"100000\r\n" + b"a" * 0x100000 + b"\r\n") * 11 + b"0\r\n\r\n",
 )
-def test_a_body_above_the_limit(echo: Site, case: bytes) -> None:
+def test_a_body_above_the_limit(web: WebServer, echo: Echo, case: bytes) -> None:
     """413, before the app hears of it; nginx would wait for the rest of the body for some seconds."""
     (answer,) = answers(exchange(echo, POST + case + HIDDEN, ended=True))
-    assert answer.status == 413
+    assert answer.status == web.either(413, 411 if b"chunked" in case else 413)
     assert not seen(echo)["seen"]
 
 
@@ -305,36 +363,36 @@ def test_a_body_above_the_limit(echo: Site, case: bytes) -> None:
     connect=b"CONNECT example.org:443 HTTP/1.1\r\n" + HOST + b"\r\n",
     connect_to_itself=b"CONNECT www.example.org:80 HTTP/1.1\r\n" + HOST + b"\r\n",
 )
-def test_a_malformed_request_is_refused(echo: Site, case: bytes, tls: bool) -> None:
+def test_a_malformed_request_is_refused(echo: Echo, case: bytes, tls: bool) -> None:
     """400, and what follows is no request."""
     check(echo, case + HIDDEN, tls, (400,))
 
 
 @cases(trace=b"TRACE", connect=b"CONNECT")
-def test_methods_that_nobody_needs(echo: Site, case: bytes, tls: bool) -> None:
+def test_methods_that_nobody_needs(echo: Echo, case: bytes, tls: bool) -> None:
     """A TRACE would hand a script the visitor's cookies; nothing is connected to."""
     check(echo, case + b" /x HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n", tls, (405,))
 
 
 @pytest.mark.parametrize("method", ["TRACK", "DEBUG", "BREW", "M-SEARCH", "PROPFIND", "A" * 4000])
-def test_what_a_method_means_is_the_apps_business(echo: Site, method: str) -> None:
+def test_what_a_method_means_is_the_apps_business(echo: Echo, method: str) -> None:
     """A method that nginx does not know reaches the app as it is."""
     sent = method.encode() + b" /x HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
     check(echo, sent, False, (200,), {"REQUEST_METHOD": method})
 
 
 @cases(**{version: f"GET /x HTTP/{version}\r\n".encode() for version in ("2.0", "3.0", "9.9", "11.1")})
-def test_another_version_of_http(echo: Site, case: bytes, tls: bool) -> None:
+def test_another_version_of_http(echo: Echo, case: bytes, tls: bool) -> None:
     """A major version that is none here is the visitor's mistake, and no 5xx."""
     check(echo, case + HOST + b"\r\n" + HIDDEN, tls, (400,))
 
 
-def test_the_preface_of_http_2_by_plain_http(echo: Site) -> None:
+def test_the_preface_of_http_2_by_plain_http(echo: Echo) -> None:
     """It is meant to be refused by a server that speaks HTTP/1.1."""
     check(echo, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", False, (400,))
 
 
-def test_http_0_9(echo: Site, tls: bool) -> None:
+def test_http_0_9(echo: Echo, tls: bool) -> None:
     """A request without a host is for nobody, and one without a version may only be GET: nothing of the app's."""
     for sent in (b"GET /x\r\n", b"POST /x\r\n"):
         received = exchange(echo, sent, tls)
@@ -356,7 +414,7 @@ def test_http_0_9(echo: Site, tls: bool) -> None:
     host_in_capitals=b"GET /x HTTP/1.1\r\nHost: WWW.EXAMPLE.ORG\r\n" + CLOSE + b"\r\n",
     host_with_a_dot=b"GET /x HTTP/1.1\r\nHost: www.example.org.\r\n" + CLOSE + b"\r\n",
 )
-def test_what_is_odd_but_clear_is_served(echo: Site, case: bytes, tls: bool) -> None:
+def test_what_is_odd_but_clear_is_served(echo: Echo, case: bytes, tls: bool) -> None:
     """There is one way to read it, so that the app sees what was meant."""
     check(echo, case, tls, (200,), X)
 
@@ -377,7 +435,7 @@ SHORTEST = b"".join(f"{name}:\n".encode() for name in NAMES[:900])
     pytest.param(GET, b": a\r\n\r\n", 400, id="name"),
     pytest.param(b"GET /x HTTP/1.1\r\nHost: ", b"\r\n\r\n", 400, id="host"),
 ])  # fmt: skip
-def test_what_is_too_long_is_refused(echo: Site, before: bytes, after: bytes, status: int, kilobytes: int) -> None:
+def test_what_is_too_long_is_refused(echo: Echo, before: bytes, after: bytes, status: int, kilobytes: int) -> None:
     """The right 4xx, at any size."""
     check(echo, before + b"A" * (kilobytes * 1024) + after + HIDDEN, False, (status,))
 
@@ -392,14 +450,14 @@ def test_what_is_too_long_is_refused(echo: Site, before: bytes, after: bytes, st
     the_most=b"GET /x?" + b"a" * 7000 + b" HTTP/1.1\r\n" + HOST + CLOSE
     + b"X-A: " + b"a" * 7900 + b"\r\nX-B: " + b"a" * 7900 + b"\r\n" + SHORTEST + b"\r\n",
 )  # fmt: skip
-def test_big_headers_reach_the_app(echo: Site, case: bytes, tls: bool) -> None:
+def test_big_headers_reach_the_app(echo: Echo, case: bytes, tls: bool) -> None:
     """What nginx takes, the app server takes: its own limits would be a 502."""
     check(echo, case, tls, (200,), X)
 
 
 @pytest.mark.parametrize("number", [1100, 2000, 5000, 50000])
 @pytest.mark.parametrize("line", [b"X-A: a\r\n", b"a:\n", b"X-%d: a\r\n"], ids=["alike", "short", "different"])
-def test_too_many_headers_are_refused(echo: Site, line: bytes, number: int) -> None:
+def test_too_many_headers_are_refused(echo: Echo, line: bytes, number: int) -> None:
     """400, at any number."""
     lines = b"".join(line % i if b"%" in line else line for i in range(number))
     check(echo, GET + lines + b"\r\n" + HIDDEN, False, (400,))
@@ -417,7 +475,7 @@ def test_too_many_headers_are_refused(echo: Site, line: bytes, number: int) -> N
     space=b"Host: www.example.org evil.example\r\n",
     empty_label=b"Host: www..example.org\r\n",
 )
-def test_a_host_that_is_no_host(echo: Site, case: bytes, tls: bool) -> None:
+def test_a_host_that_is_no_host(echo: Echo, case: bytes, tls: bool) -> None:
     """One Host, and a name: else 400."""
     check(echo, b"GET /x HTTP/1.1\r\n" + case + b"\r\n" + HIDDEN, tls, (400,))
 
@@ -431,7 +489,7 @@ def test_a_host_that_is_no_host(echo: Site, case: bytes, tls: bool) -> None:
     none_in_http_1_0=b"GET /x HTTP/1.0\r\n",
     absolute=b"GET http://evil.example/x HTTP/1.1\r\n" + HOST,
 )
-def test_another_host_is_not_answered(echo: Site, case: bytes, tls: bool) -> None:
+def test_another_host_is_not_answered(echo: Echo, case: bytes, tls: bool) -> None:
     """The connection is closed, or the request called misdirected where TLS was asked for the right name.
 
     The target's host counts, and not the header, where they differ.
@@ -450,12 +508,12 @@ def test_another_host_is_not_answered(echo: Site, case: bytes, tls: bool) -> Non
     port_65536=b"GET /x HTTP/1.1\r\nHost: www.example.org:65536\r\n",
     two_ports=b"GET /x HTTP/1.1\r\nHost: www.example.org:80:90\r\n",
 )
-def test_the_app_knows_one_host(echo: Site, case: bytes, tls: bool) -> None:
+def test_the_app_knows_one_host(echo: Echo, case: bytes, tls: bool) -> None:
     """What the app is told is the name that nginx chose the site by, whatever else was sent."""
     check(echo, case + CLOSE + b"\r\n", tls, (200,), X)
 
 
-def test_the_port_that_was_typed(echo: Site, tls: bool) -> None:
+def test_the_port_that_was_typed(echo: Echo, tls: bool) -> None:
     """It is part of the address that the app uses in its links."""
     sent = b"GET /x HTTP/1.1\r\nHost: www.example.org:65535\r\n" + CLOSE + b"\r\n"
     check(echo, sent, tls, (200,), X | {"HTTP_HOST": f"{NAME}:65535"})
@@ -471,7 +529,7 @@ FORGED = (
 
 
 @pytest.mark.parametrize("header", [name.decode() for name in FORGED])
-def test_scheme_host_and_address_cannot_be_forged(echo: Site, header: str, tls: bool) -> None:
+def test_scheme_host_and_address_cannot_be_forged(echo: Echo, header: str, tls: bool) -> None:
     """What proxies say is believed of nobody: no value of the visitor's reaches the app, even sent twice."""
     sent = GET + CLOSE + f"{header}: forged\r\n{header.lower()}: forged, again\r\n\r\n".encode()
     (answer,) = check(echo, sent, tls, (200,), X)
@@ -481,7 +539,7 @@ def test_scheme_host_and_address_cannot_be_forged(echo: Site, header: str, tls: 
     assert len(seen(echo)["seen"]) == 1
 
 
-def test_no_header_becomes_a_variable_of_the_servers(echo: Site, tls: bool) -> None:
+def test_no_header_becomes_a_variable_of_the_servers(echo: Echo, tls: bool) -> None:
     """A header of a variable's name is HTTP_<name> to the app, and the variable is nginx's."""
     names = ("Script-Name", "Path-Info", "Remote-User", "Remote-Addr", "Request-Method", "Https", "Server-Name",
              "Query-String", "Auth-Type", "Uwsgi-File", "Uwsgi-Scheme", "Request-Scheme", "Uwsgi-Appid")  # fmt: skip
@@ -501,14 +559,14 @@ def test_no_header_becomes_a_variable_of_the_servers(echo: Site, tls: bool) -> N
     pytest.param(b"Content_Length: 0\r\n", b"X-User: good\r\n", id="length"),
     pytest.param(b"Transfer_Encoding: chunked\r\n", b"X-User: good\r\n", id="coding"),
 ])  # fmt: skip
-def test_headers_with_an_underscore_are_dropped(echo: Site, forged: bytes, right: bytes) -> None:
+def test_headers_with_an_underscore_are_dropped(echo: Echo, forged: bytes, right: bytes) -> None:
     """X_User would be the same variable as X-User."""
     for both in (forged + right, right + forged):
         sent = POST + CLOSE + both + b"Content-Length: 3\r\n\r\nabc"
         check(echo, sent, False, (200,), READ | {"HTTP_X_USER": "good" if right else None})
 
 
-def test_an_answer_gives_nginx_no_orders(echo: Site, tls: bool) -> None:
+def test_an_answer_gives_nginx_no_orders(echo: Echo, tls: bool) -> None:
     """X-Accel-Redirect and its like are the app's words: without effect, and nothing of the file comes."""
     (answer,) = check(echo, b"GET /orders HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n", tls, (200,), {"PATH_INFO": "/orders"})
     assert answer.json()["environ"]["PATH_INFO"] == "/orders"
@@ -520,13 +578,13 @@ def test_an_answer_gives_nginx_no_orders(echo: Site, tls: bool) -> None:
     websocket=b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
     tls=b"Connection: Upgrade, close\r\nUpgrade: TLS/1.3\r\n",
 )
-def test_nothing_is_upgraded(echo: Site, case: bytes, tls: bool) -> None:
+def test_nothing_is_upgraded(echo: Echo, case: bytes, tls: bool) -> None:
     """A tunnel past nginx's rules is not to be had: the request is answered as it is."""
     check(echo, GET + case + b"\r\n", tls, (200,), X)
 
 
-def test_expectations(echo: Site, tls: bool) -> None:
-    """100 comes before the answer where it is expected in HTTP/1.1; another expectation changes nothing."""
+def test_expectations(web: WebServer, echo: Echo, tls: bool) -> None:
+    """100 comes before the answer where it is expected in HTTP/1.1; another one changes nothing, or is refused."""
     for head, expected, informed in (
         (POST, b"100-continue", True),
         (POST, b"200-ok", False),
@@ -535,9 +593,9 @@ def test_expectations(echo: Site, tls: bool) -> None:
         sent = head + CLOSE + b"Expect: " + expected + b"\r\nContent-Length: 3\r\n\r\nabc"
         received = exchange(echo, sent, tls)
         assert received.startswith(b"HTTP/1.1 100 ") == informed
-        assert [answer.status for answer in answers(received)] == [200]
-        (told,) = seen(echo)["seen"]
-        assert told["read"] == 3
+        refused = web.either(False, expected == b"200-ok")
+        assert [answer.status for answer in answers(received)] == [417 if refused else 200]
+        assert [told["read"] for told in seen(echo)["seen"]] == ([] if refused else [3])
 
 
 # --- Which path it is.
@@ -548,7 +606,7 @@ def test_expectations(echo: Site, tls: bool) -> None:
     "/..%2f..%2fetc%2fpasswd", "/.%2e/etc/passwd", "/static/../../etc/passwd", "/static/..%2f..%2fetc/passwd",
     "/static/robots.txt%00", "/static/robots.txt%00.jpg", "/%", "/%2", "/%zz", "/%u002e",
 ])  # fmt: skip
-def test_a_path_that_is_none(echo: Site, path: str, tls: bool) -> None:
+def test_a_path_that_is_none(echo: Echo, path: str, tls: bool) -> None:
     """Nothing above the root, no NUL, no half of an encoding: 400."""
     check(echo, f"GET {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n" + HIDDEN, tls, (400,))
 
@@ -575,10 +633,10 @@ def test_a_path_that_is_none(echo: Site, path: str, tls: bool) -> None:
     ("/static", "/static", ""),
     ("/Static/robots.txt", "/Static/robots.txt", ""),
 ])  # fmt: skip
-def test_the_path_that_the_app_sees(echo: Site, target: str, path: str, query: str, tls: bool) -> None:
+def test_the_path_that_the_app_sees(echo: Echo, target: str, path: str, query: str, tls: bool) -> None:
     """Decoded once and without dots, as nginx chose by it; the target as it was sent is there as well."""
     sent = f"GET {target} HTTP/1.1\r\n".encode("latin-1") + HOST + CLOSE + b"\r\n"
-    (answer,) = check(
+    (answer, *_) = check(
         echo, sent, tls, (200,), {"PATH_INFO": path, "QUERY_STRING": query, "REQUEST_URI": target, "SCRIPT_NAME": ""}
     )
     assert "x-forged" not in answer.headers
@@ -588,7 +646,7 @@ def test_the_path_that_the_app_sees(echo: Site, target: str, path: str, query: s
     "/static/..\\wsgi.py", "/static/..;/wsgi.py", "/static/robots.txt/", "/static/robots.txt%20", "/static/%0d%0a",
     "/static/.git/config", "/static/%2egit/config", "/static/" + "a" * 300, "/static/" + "a/" * 2100,
 ])  # fmt: skip
-def test_no_way_out_of_a_static_directory(echo: Site, path: str) -> None:
+def test_no_way_out_of_a_static_directory(echo: Echo, path: str) -> None:
     """404, and the app does not hear of it."""
     check(echo, f"GET {path} HTTP/1.1\r\n".encode() + HOST + CLOSE + b"\r\n", False, (404,))
 
@@ -596,16 +654,16 @@ def test_no_way_out_of_a_static_directory(echo: Site, path: str) -> None:
 # --- Connections.
 
 
-def test_pipelined_requests(echo: Site, tls: bool) -> None:
+def test_pipelined_requests(web: WebServer, echo: Echo, tls: bool) -> None:
     """Each is answered in its turn; after a bad one nothing is."""
     check(echo, GET + b"\r\n" + HIDDEN, tls, (200, 200), X, {"PATH_INFO": "/hidden"})
     check(echo, GET + b"\r\nGARBAGE\r\n\r\n" + HIDDEN, tls, (200, 400), X)
-    check(echo, GET + b"\r\n" + CHUNKED + b"zz\r\n" + HIDDEN, tls, (200, 400), X)
+    check(echo, GET + b"\r\n" + CHUNKED + b"zz\r\n" + HIDDEN, tls, (200, web.either(400, 411)), X)
     check(echo, b"GET /static/none HTTP/1.1\r\n" + HOST + b"\r\n" + HIDDEN, tls, (404, 200), {"PATH_INFO": "/hidden"})
     check(echo, GET + CLOSE + b"\r\n" + HIDDEN, tls, (200,), X)
 
 
-def test_a_request_in_single_bytes(echo: Site, tls: bool) -> None:
+def test_a_request_in_single_bytes(echo: Echo, tls: bool) -> None:
     """However it is cut into packets, it is the same request."""
     sent, received = POST + CLOSE + b"Content-Length: 3\r\n\r\nabc", b""
     with echo.connect(tls, NAME) as connection:
@@ -628,7 +686,7 @@ def test_a_request_in_single_bytes(echo: Site, tls: bool) -> None:
     half_a_chunk=CHUNKED + b"100\r\nabc",
 )
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-def test_a_visitor_who_leaves_early(echo: Site, case: bytes, reset: bool, tls: bool) -> None:
+def test_a_visitor_who_leaves_early(echo: Echo, case: bytes, reset: bool, tls: bool) -> None:
     """What is no whole request never reaches the app."""
     connection = echo.connect(tls, NAME)
     connection.sendall(case)
@@ -638,15 +696,16 @@ def test_a_visitor_who_leaves_early(echo: Site, case: bytes, reset: bool, tls: b
     assert not seen(echo)["seen"]
 
 
-def test_a_visitor_who_closes_one_half(echo: Site) -> None:
+def test_a_visitor_who_closes_one_half(web: WebServer, echo: Echo) -> None:
     """Half a request and the end of all that is to come: there is nothing to wait for, and nothing to serve."""
     with echo.connect() as connection:
         connection.sendall(POST + b"Content-Length: 1000\r\n\r\nabc")
         connection.shutdown(socket.SHUT_WR)
-        assert answers(connection.recv(65536)) == []
+        found = [answer.status for answer in answers(connection.recv(65536))]
+    assert found == web.either([], [500])
 
 
-def test_a_visitor_who_does_not_wait(echo: Site) -> None:
+def test_a_visitor_who_does_not_wait(echo: Echo) -> None:
     """A whole request whose sender has gone is served, or given up; the app survives both."""
     for _ in range(20):
         connection = echo.connect()
@@ -669,7 +728,7 @@ def test_a_visitor_who_does_not_wait(echo: Site) -> None:
 # --- TLS.
 
 
-def test_tls_to_the_plain_port(echo: Site) -> None:
+def test_tls_to_the_plain_port(echo: Echo) -> None:
     """A handshake is no request: 400."""
     sent = ssl.MemoryBIO()
     handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=NAME)
@@ -678,7 +737,7 @@ def test_tls_to_the_plain_port(echo: Site) -> None:
     check(echo, sent.read(), False, (400,))
 
 
-def test_plain_http_to_the_tls_port(echo: Site) -> None:
+def test_plain_http_to_the_tls_port(echo: Echo) -> None:
     """400 in plain text; nothing is served."""
     with socket.create_connection(("127.0.0.1", echo.tls_port), timeout=20) as connection:
         connection.sendall(GET + b"\r\n" + HIDDEN)
@@ -689,9 +748,9 @@ def test_plain_http_to_the_tls_port(echo: Site) -> None:
     assert [answer.status for answer in answers(received)] == [400]
 
 
-def test_another_name_in_the_handshake(echo: Site) -> None:
+def test_another_name_in_the_handshake(web: WebServer, echo: Echo) -> None:
     """A name that is not served gets no certificate of another's."""
-    with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+    with pytest.raises(ssl.SSLError, match=web.either(r"(?i)unrecognized.name", r"(?i)alert.protocol.version")):
         echo.connect(True, "evil.example")
 
 
@@ -700,7 +759,7 @@ def test_another_name_in_the_handshake(echo: Site) -> None:
     unfinished=b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 100,
     too_long=b"\x16\x03\x01\xff\xff" + b"a" * 70000,
 )
-def test_no_handshake_at_all(echo: Site, case: bytes) -> None:
+def test_no_handshake_at_all(echo: Echo, case: bytes) -> None:
     """Rubbish on the TLS port ends the connection."""
     connection = socket.create_connection(("127.0.0.1", echo.tls_port), timeout=20)
     with connection, contextlib.suppress(ConnectionError):
@@ -715,8 +774,6 @@ def test_no_handshake_at_all(echo: Site, case: bytes) -> None:
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
-# The statuses that HPACK has a number for.
-INDEXED = {0x88: 200, 0x89: 204, 0x8A: 206, 0x8B: 304, 0x8C: 400, 0x8D: 404, 0x8E: 500}
 
 
 def two(method: str = "GET", path: str = "/x", authority: str = NAME, scheme: str = "https") -> list[tuple[str, str]]:
@@ -734,16 +791,16 @@ def request(headers: list[tuple[str, str]], body: bytes | None = None, stream: i
 def speak(site: Site, sent: bytes, streams: int = 1) -> list[int]:
     """Send frames after the preface; return the status of each answer, and nothing for a stream that was given up."""
     statuses: list[int] = []
-    with site.connect(True, NAME, ["h2"]) as connection, contextlib.suppress(ConnectionError, ssl.SSLError):
+    faults = (ConnectionError, ssl.SSLError, TimeoutError)
+    with site.connect(True, NAME, ["h2"]) as connection, contextlib.suppress(*faults):
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             connection.sendall(PREFACE + sent)
         with connection.makefile("rb") as received:
             while streams and len(head := received.read(9)) == 9:
                 kind, flags = head[3], head[4]
                 payload = received.read(int.from_bytes(head[:3], "big"))
-                if kind == 1:  # the status comes first, after changes of the table's size
-                    block = payload.lstrip(bytes(range(0x20, 0x40)))
-                    statuses.append(INDEXED.get(block[0]) or int(block[2:5]))
+                if kind == 1:
+                    statuses.append(status_of(payload))
                 if kind == 3 or (kind in (0, 1) and flags & 1):
                     streams -= 1
                 if kind == 7:
@@ -785,10 +842,14 @@ def speak(site: Site, sent: bytes, streams: int = 1) -> list[int]:
     pytest.param([*two(), ("content-length", "3"), ("content-length", "3")], id="two_lengths"),
     pytest.param([*two(), ("content-length", "-1")], id="negative_length"),
 ])  # fmt: skip
-def test_malformed_in_http_2(echo: Site, headers: list[tuple[str, str]]) -> None:
+def test_malformed_in_http_2(web: WebServer, echo: Echo, headers: list[tuple[str, str]]) -> None:
     """Refused by 400 or by an error of the stream, and the app does not hear of it."""
-    assert speak(echo, request(headers)) in ([], [400])
-    assert not seen(echo)["seen"]
+    got, told = speak(echo, request(headers)), seen(echo)["seen"]
+    if web.either(False, ("host", "evil.example") in headers):  # Apache does not look at it where there is an authority
+        assert [got, *(one["environ"]["HTTP_HOST"] for one in told)] == [[200], NAME]
+        return
+    assert got in ([], [400])
+    assert not told
 
 
 @pytest.mark.parametrize(("headers", "body"), [
@@ -797,17 +858,17 @@ def test_malformed_in_http_2(echo: Site, headers: list[tuple[str, str]]) -> None
     pytest.param([("content-length", "0")], HIDDEN, id="no_body_announced"),
     pytest.param([("transfer-encoding", "xchunked")], b"0\r\n\r\n" + HIDDEN, id="unknown_coding"),
 ])  # fmt: skip
-def test_the_end_of_a_body_in_http_2(echo: Site, headers: list[tuple[str, str]], body: bytes) -> None:
+def test_the_end_of_a_body_in_http_2(echo: Echo, headers: list[tuple[str, str]], body: bytes) -> None:
     """The frames say where a body ends; who says something else by a header is refused."""
     assert speak(echo, request([*two("POST"), *headers], body)) in ([], [400])
     assert not seen(echo)["seen"]
 
 
-def test_what_reaches_the_app_by_http_2(echo: Site) -> None:
+def test_what_reaches_the_app_by_http_2(echo: Echo) -> None:
     """The same as by lines: body, cookies in one, the visitor's scheme, and nothing forged."""
     headers = [
         ("cookie", "a=1"), ("cookie", "b=2"), ("x_user", "evil"), ("proxy", "forged"), ("x-forwarded-for", "forged"),
-        ("x-forwarded-proto", "forged"), ("x-forwarded-host", "forged"), ("te", "trailers"),
+        ("x-forwarded-proto", "forged"), ("x-forwarded-host", "forged"), ("te", "trailers"), ("content-length", "3"),
     ]  # fmt: skip
     assert speak(echo, request([*two("POST", scheme="http"), *headers], b"abc")) == [200]
     (told,) = seen(echo)["seen"]
@@ -819,7 +880,7 @@ def test_what_reaches_the_app_by_http_2(echo: Site) -> None:
     assert "forged" not in str(told["environ"])
 
 
-def test_another_host_by_http_2(echo: Site) -> None:
+def test_another_host_by_http_2(echo: Echo) -> None:
     """Misdirected, on a connection on which the right one is served."""
     sent = request(two(authority="evil.example")) + request(two(), stream=3)
     assert sorted(speak(echo, sent, 2)) == [200, 421]
@@ -837,13 +898,13 @@ def test_another_host_by_http_2(echo: Site) -> None:
     data_before_headers=frame(0, 1, 1, b"abc"),
     even_stream=request(two(), stream=2),
 )
-def test_frames_that_make_no_sense(echo: Site, case: bytes) -> None:
+def test_frames_that_make_no_sense(echo: Echo, case: bytes) -> None:
     """The connection ends, without an answer, and nothing else does."""
     assert speak(echo, case + frame(7, 0, 0, b"\0" * 8)) in ([], [400])
     assert not seen(echo)["seen"]
 
 
-def test_streams_that_are_reset_at_once(echo: Site) -> None:
+def test_streams_that_are_reset_at_once(echo: Echo) -> None:
     """A thousand requests that nobody waits for hold up nobody else."""
     resets = b"".join(request(two(), stream=n) + frame(3, 0, n, b"\0\0\0\x08") for n in range(1, 2001, 2))
     speak(echo, resets, 1)
@@ -854,22 +915,31 @@ def test_streams_that_are_reset_at_once(echo: Site) -> None:
 # --- At the end.
 
 
-def test_chunks_mean_nothing_in_http_2(echo: Site) -> None:
+def test_a_body_without_a_length_in_http_2(web: WebServer, echo: Echo) -> None:
+    """nginx counts it; Apache asks for its length."""
+    assert speak(echo, request(two("POST"), b"abc")) == [web.either(200, 411)]
+    assert [told["read"] for told in seen(echo)["seen"]] == web.either([3], [])
+
+
+def test_chunks_mean_nothing_in_http_2(web: WebServer, echo: Echo) -> None:
     """nginx takes the frames for the body, and the app hears of no coding: nothing is hidden in it."""
     body = b"0\r\n\r\n" + HIDDEN
-    assert speak(echo, request([*two("POST"), ("transfer-encoding", "chunked")], body)) == [200]
+    got = speak(echo, request([*two("POST"), ("transfer-encoding", "chunked")], body))
+    assert got == web.either([200], [])
+    if not got:  # Apache gives the stream up
+        return
     (told,) = seen(echo)["seen"]
     assert told["read"] == len(body)
     assert not told["environ"].get("HTTP_TRANSFER_ENCODING")
 
 
-def test_all_processes_survived(host: Host, deployed: dict[str, Deployed]) -> None:
+def test_all_processes_survived(web: WebServer, host: Host, deployed: dict[str, Deployed]) -> None:
     """Nothing of the above ended a process of nginx or of the app, or made either write of a fault of its own."""
     before = deployed[host.backend.get_hostname()]
     assert pids(host) == before.processes
-    units = f"--unit nginx --unit {APP}@{live_release(host)}"
+    units = f"--unit {web.unit} --unit {APP}@{live_release(host)}"
     journal = host.check_output(f"journalctl --no-pager --output cat --since @{before.since} {units}")
-    assert NAME in journal, "nginx wrote nothing of all this"
+    assert web.either(NAME, "invalid URI path") in journal, "the web server wrote nothing of all this"
     # A handshake that is none is "crit" to nginx, and the visitor's fault.
     wrote = [line for line in journal.splitlines() if "SSL_do_handshake() failed" not in line]
     assert not [line for line in wrote if re.search(r"\[(crit|alert|emerg)\]|Traceback|SIGSEGV|SIGABRT", line)]

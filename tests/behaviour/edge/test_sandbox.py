@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import APP, ROOT, STATE, Answer, Run, Site, await_that, live_release
+from conftest import APP, ROOT, STATE, Answer, Run, Site, WebServer, await_that, live_release, main_pid
 from testinfra.host import Host
 
 APPS = ROOT / "tests" / "apps"
@@ -109,14 +109,15 @@ def attempted(site: Site, attempts: list[list[Any]]) -> dict[str, str]:
     return dict(zip(map(str, attempts), ask(site, "/try", attempts), strict=True))
 
 
-def forbidden(live: str, earlier: str) -> list[list[Any]]:
+def forbidden(web: WebServer, live: str, earlier: str) -> list[list[Any]]:
     """Return what no app may do, as [name of the attempt, what it is given...]."""
     own, other = f"/srv/{APP}/releases/{live}", f"/srv/{APP}/releases/{earlier}"
     reads = [
         "/srv/neighbour", "/srv/neighbour/live/app/wsgi.py", "/srv/neighbour/live/etc/secrets", NEIGHBOUR,
         f"{NEIGHBOUR}/file", other, f"{other}/app/wsgi.py", f"{other}/etc/secrets", f"{own}/etc/secrets",
         f"{own}/etc/environment", f"/srv/{APP}/state.json", f"/srv/{APP}/shared", "/etc/shadow", "/home/somebody",
-        "/root",        "/etc/ssl/slipway-test.key", "/etc/nginx/slipway/root", "/var/log/nginx/access.log",
+        "/root", "/etc/ssl/slipway-test.key", f"{web.logs}/access.log",
+        *web.either(["/etc/nginx/slipway/root"], []),
         "/proc/1/environ", "/proc/kallsyms", "/proc/sys/kernel/hostname", "/etc/ssh/ssh_host_ed25519_key",
     ]  # fmt: skip
     writes = [
@@ -151,9 +152,11 @@ def test_an_ordinary_app_runs_with_the_defaults(host: Host, site: Site, deployed
     )
 
 
-def test_what_an_app_may_not_do_it_cannot(host: Host, site: Site, live: str, deployed: dict[str, str]) -> None:
+def test_what_an_app_may_not_do_it_cannot(
+    web: WebServer, host: Host, site: Site, live: str, deployed: dict[str, str]
+) -> None:
     """Other apps, other releases, its own code, the system: each attempt is refused that succeeds without a sandbox."""
-    attempts = forbidden(live, deployed[host.backend.get_hostname()])
+    attempts = forbidden(web, live, deployed[host.backend.get_hostname()])
     came = attempted(site, attempts)
     assert [attempt for attempt, words in came.items() if not words.startswith("refused: ")] == []
     own = [["status"], ["read", f"/srv/{APP}/releases/{live}/app/wsgi.py"], ["write", STATE], ["write", "uploads"]]
@@ -165,10 +168,14 @@ def test_what_an_app_may_not_do_it_cannot(host: Host, site: Site, live: str, dep
     assert said.count(": did ") == len(attempts), said
 
 
-@pytest.mark.parametrize("unit", ["nginx.service", f"{APP}@.service"])
-def test_systemd_finds_little_exposed(host: Host, live: str, deployed: dict[str, str], unit: str) -> None:
-    """By systemd's own judge at most 2.0 of nginx is exposed, and 1.2 of the app; without the lines it is more."""
-    name, limit = unit.replace("@", f"@{live}"), 2.0 if unit.startswith("nginx") else 1.2
+@pytest.mark.parametrize(
+    ("unit", "limit"), [("{web}.service", 2.0), (f"{APP}@{{live}}.service", 1.2)], ids=["web", "app"]
+)
+def test_systemd_finds_little_exposed(
+    web: WebServer, host: Host, live: str, deployed: dict[str, str], unit: str, limit: float
+) -> None:
+    """By systemd's own judge at most 2.0 of the web server and 1.2 of the app is exposed; without the lines more."""
+    name = unit.format(web=web.unit, live=live)
 
     def exposure(*options: str) -> float:
         said = host.run(f"systemd-analyze security --no-pager {' '.join(options)}").stdout
@@ -238,12 +245,16 @@ def test_a_rollback_keeps_what_is_shared(
 
 
 def test_each_relaxation_lets_an_app_do_more(
-    hosts: dict[str, Host], playbook: Callable[..., Run], sites: dict[str, Site], deployed: dict[str, str]
+    web: WebServer,
+    hosts: dict[str, Host],
+    playbook: Callable[..., Run],
+    sites: dict[str, Site],
+    deployed: dict[str, str],
 ) -> None:
     """With app_sandbox what was refused is done; the network can be taken away, and what is shared never runs."""
     attempts: list[list[Any]] = [
         ["code_in_memory"], ["execute", STATE], ["execute", "/tmp"], ["read", "/home/somebody/file"],
-        ["write", "/srv/slipway-test"], ["write", "/dev/slipway-test"], ["read", "/var/log/nginx/access.log"],
+        ["write", "/srv/slipway-test"], ["write", "/dev/slipway-test"], ["read", f"{web.logs}/access.log"],
         ["kind_of_socket", "AF_NETLINK"], ["priority"], ["load"],
     ]  # fmt: skip
     refused: list[list[Any]] = [["execute", "uploads"], ["call_out", "127.0.0.1", 15432]]
@@ -259,65 +270,64 @@ def test_each_relaxation_lets_an_app_do_more(
         assert [line.rstrip("0s") for line in sorted(shown)] == ["CPUQuotaPerSecUSec=1.5", "MemoryHigh=1073741824"]
 
 
-# -- nginx ------------------------------------------------------------------------------------------------------------
+# -- the web server ---------------------------------------------------------------------------------------------------
 
 
-def warnings(host: Host) -> list[str]:
-    """Return what nginx has warned of since the host started."""
-    said = host.check_output("journalctl --sync && journalctl --boot --unit nginx --no-pager --output cat")
-    found = [line for line in said.splitlines() if re.search(r"\[(warn|error|crit|alert|emerg)\]", line)]
+def warnings(web: WebServer, host: Host) -> list[str]:
+    """Return what the web server has warned of since the host started."""
+    said = host.check_output(f"journalctl --sync && journalctl --boot --unit {web.unit} --no-pager --output cat")
+    found = [line for line in said.splitlines() if re.search(r"\[(\w+:)?(warn|error|crit|alert|emerg)\]", line)]
     # In a container not even systemd may raise the number of open files above what the container was given.
     return [line for line in found if "setrlimit(RLIMIT_NOFILE" not in line]
 
 
-def test_no_process_of_nginx_is_roots(host: Host) -> None:
+def test_no_process_of_the_web_server_is_roots(web: WebServer, host: Host) -> None:
     """Master and workers run as www-data, which may not read what is not the web server's."""
-    users = host.check_output("ps -o user= -C nginx").split()
+    users = host.check_output(f"ps -o user= -C {web.unit}").split()
     assert len(users) > 1
     assert set(users) == {"www-data"}
 
 
-def test_nginx_starts_and_reloads_whatever_root_left(host: Host, site: Site) -> None:
-    """A log that was removed, a process id that root's `nginx -t` left: nginx starts, and warns of nothing."""
-    before = warnings(host)
-    host.check_output("systemctl stop nginx && rm -f /var/log/nginx/access.log && nginx -t -q && systemctl start nginx")
+def test_it_starts_and_reloads_whatever_root_left(web: WebServer, host: Host, site: Site) -> None:
+    """A log that was removed, a process id that root's own test left: it starts, and warns of nothing."""
+    before = warnings(web, host)
+    start, reload = (f"{web.test} && systemctl {verb} {web.unit}" for verb in ("start", "reload"))
+    host.check_output(f"systemctl stop {web.unit} && rm -f {web.logs}/access.log && {start}")
     assert get(site, "/").status == 200
-    logs = "touch /var/log/nginx/own.log"
-    host.check_output(f"{logs} && nginx -t -q && systemctl reload nginx && systemctl restart nginx")
-    assert host.check_output("stat -c %U /var/log/nginx/*.log | sort -u") == "www-data"
-    assert warnings(host) == before
-    host.check_output("rm /var/log/nginx/own.log")
+    host.check_output(f"touch {web.logs}/own.log && {reload} && systemctl restart {web.unit}")
+    assert host.check_output(f"stat -c %U {web.logs}/*.log | sort -u") == "www-data"
+    assert warnings(web, host) == before
+    host.check_output(f"rm {web.logs}/own.log")
 
 
-def test_logs_are_rotated(host: Host, site: Site) -> None:
-    """Debian's own rule: after it nginx writes to the new file."""
-    host.check_output("logrotate --force /etc/logrotate.d/nginx")
+def test_logs_are_rotated(web: WebServer, host: Host, site: Site) -> None:
+    """Debian's own rule: after it the web server writes to the new file."""
+    host.check_output(f"logrotate --force /etc/logrotate.d/{web.unit}")
     assert get(site, "/rotated").status
-    await_that(lambda: host.run("grep -q /rotated /var/log/nginx/access.log").rc == 0)
+    await_that(lambda: host.run(f"grep -q /rotated {web.logs}/access.log").rc == 0)
 
 
-def test_a_new_nginx_takes_over_without_a_restart(host: Host, site: Site) -> None:
-    """As when its package is upgraded: another master, the same sandbox, and systemd knows it."""
-    before = host.check_output("systemctl show --value --property MainPID nginx")
-    host.check_output("/etc/init.d/nginx upgrade")
-    await_that(lambda: host.check_output("systemctl show --value --property MainPID nginx") not in (before, "0"))
+def test_a_new_program_takes_over(web: WebServer, host: Host, site: Site) -> None:
+    """As when its package is upgraded: another master, the same sandbox, and systemd knows it. Apache is restarted."""
+    before = main_pid(host, web.unit)
+    host.check_output(web.either("/etc/init.d/nginx upgrade", "systemctl restart apache2"))
+    await_that(lambda: main_pid(host, web.unit) not in (before, 0))
     assert get(site, "/").status == 200
-    assert host.service("nginx").is_running
+    assert host.service(web.unit).is_running
 
 
-def test_a_file_that_nginx_may_not_read_is_seen_at_the_reload(host: Host, site: Site) -> None:
+def test_a_file_that_it_may_not_read_is_seen_at_the_reload(web: WebServer, host: Host, site: Site) -> None:
     """Root could read it, so root's test passes; the reload fails in words, and what ran goes on."""
-    conf = "/etc/nginx/conf.d/own.conf"
-    host.check_output(f"touch {conf} && nginx -t -q && chmod 600 {conf}")
-    assert host.run("nginx -t -q").rc == 0
-    assert host.run("systemctl reload nginx").rc != 0
+    conf = f"{web.directory}/{web.either('conf.d', 'sites-enabled')}/own.conf"
+    host.check_output(f"touch {conf} && {web.test} && chmod 600 {conf}")
+    assert host.run(web.test).rc == 0
+    assert host.run(f"systemctl reload {web.unit}").rc != 0
     assert get(site, "/").status == 200
-    host.check_output(f"rm {conf} && systemctl reload nginx")
+    host.check_output(f"rm {conf} && systemctl reload {web.unit}")
 
 
-def test_nginx_runs_no_shell(host: Host) -> None:
-    """In its sandbox no program runs but what is beside nginx itself, for root neither."""
-    pid = host.check_output("systemctl show --value --property MainPID nginx")
-    inside = f"nsenter --target {pid} --mount"
-    assert host.run(f"{inside} /usr/sbin/nginx -v").rc == 0
+def test_the_web_server_runs_no_shell(web: WebServer, host: Host) -> None:
+    """In its sandbox no program runs but what is beside it, for root neither."""
+    inside = f"nsenter --target {main_pid(host, web.unit)} --mount"
+    assert host.run(f"{inside} /usr/sbin/{web.unit} -v").rc == 0
     assert "Permission denied" in host.run(f"{inside} /bin/sh -c true").stderr

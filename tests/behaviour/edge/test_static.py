@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Answer, Run, Site, visited
+from conftest import Answer, Run, Site, WebServer, visited
 from testinfra.host import Host
 
 APP = """
@@ -31,7 +31,7 @@ INPUTS = {
     "release_health_path": "/up",
     "app_static": {"/static/": "static", "/media/pub/": "shop/assets", "/uploads/": "uploads/pub"},
     "app_shared": ["uploads"],
-    "nginx_static_immutable": ["/static/dist/"],
+    "web_static_immutable": ["/static/dist/"],
 }
 # Names, and how long each is kept. In doubt it is not for ever.
 NAMES = {
@@ -67,6 +67,12 @@ TYPES = {
     "table.csv": "text/csv; charset=utf-8",
     "words.vtt": "text/vtt; charset=utf-8",
     "unknown.xyz": "application/octet-stream",
+}
+# Debian's own list, which Apache uses, has another word for scripts, and one for .xyz.
+APACHES_TYPES = {
+    "app.js": "text/javascript; charset=utf-8",
+    "app.js.map": "application/json; charset=utf-8",
+    "unknown.xyz": "chemical/x-xyz",
 }
 HIDDEN = (".env", ".git/config", "site.css~", "site.css.bak", "SITE.BAK", ".site.css.swp", "site.orig", "site.old",
           "#site.css#")  # fmt: skip
@@ -205,14 +211,15 @@ def test_dotfiles_and_backups_are_not_there(served: Site, name: str) -> None:
     assert served.get("/static/.well-known/security.txt").body.startswith(b"Contact")
 
 
-def test_no_listing(served: Site) -> None:
+def test_no_listing(web: WebServer, served: Site) -> None:
     """A directory shows its index.html, if it has one, and else nothing."""
     assert served.get("/static/pages/").body == b"<h1>pages</h1>"
     for path in ("/static/", "/static/empty/", "/static/empty/deep/", "/uploads/", "/uploads/dir/"):
         answer = served.get(path)
         assert (answer.status, b"deep" in answer.body, b"a.png" in answer.body) == (403, False, False)
     answer = served.get("/static/empty")
-    assert (answer.status, answer.headers["location"]) == (301, "/static/empty/")
+    there = web.either("", "http://localhost") + "/static/empty/"
+    assert (answer.status, answer.headers["location"]) == (301, there)
 
 
 @pytest.mark.parametrize("path", ["/static/none.css", "/static/none/", "/static/site.css/none", "/media/pub/none",
@@ -226,11 +233,13 @@ def test_what_is_missing_is_not_asked_of_the_app(served: Site, path: str) -> Non
 
 @pytest.mark.parametrize("path", ["/static/site.css", "/static/none.css", "/static/", "/static/.env", "/uploads/a.png"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
-def test_static_files_are_only_read(served: Site, path: str, method: str) -> None:
+def test_static_files_are_only_read(web: WebServer, served: Site, path: str, method: str) -> None:
     """Any other method is not allowed, with a body or without, and the answer says which are."""
     answer = served.get(path, method, body=None if method == "TRACE" else b"x" * 20000)
     assert answer.status == 405
-    assert method == "TRACE" or answer.headers["allow"] == "GET, HEAD"
+    if method != "TRACE":
+        # Apache adds a line that is empty.
+        assert raw(served, path, method)[1].count(b"\r\nAllow: GET, HEAD\r\n") == 1
     assert served.get(path, "HEAD").status == served.get(path).status
 
 
@@ -253,7 +262,7 @@ def test_what_has_not_changed_is_not_sent_again(served: Site) -> None:
     assert again.status == 304
 
 
-def test_parts_of_files(served: Site) -> None:
+def test_parts_of_files(web: WebServer, served: Site) -> None:
     """For films, and for downloads that broke off."""
 
     def part(span: str, **more: str) -> Answer:
@@ -266,7 +275,7 @@ def test_parts_of_files(served: Site) -> None:
     assert part(f"{size - 10}-").body == whole[-10:]
     assert part("0-1,10-11").headers["content-type"].startswith("multipart/byteranges")
     past = part(f"{size}-")
-    assert (past.status, past.headers["content-range"]) == (416, f"bytes */{size}")
+    assert (past.status, past.headers.get("content-range")) == (416, web.either(f"bytes */{size}", None))
     assert part("0-99", **{"If-Range": first.headers["etag"]}).status == 206
     assert part("0-99", **{"If-Range": '"other"'}).body == whole
     assert part("0-99", **{"Accept-Encoding": "gzip"}).status == 200, "a part of something else"
@@ -274,7 +283,7 @@ def test_parts_of_files(served: Site) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_a_name_with_a_digest_is_kept_for_ever(served: Site, name: str) -> None:
-    """And what is below nginx_static_immutable; everything else is asked for each time."""
+    """And what is below web_static_immutable; everything else is asked for each time."""
     assert served.get(f"/static/{name}").headers["cache-control"] == f"public, {NAMES[name]}"
 
 
@@ -285,10 +294,10 @@ def test_what_a_password_opened_is_not_shared(served: Site) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_types(served: Site, name: str) -> None:
+def test_types(web: WebServer, served: Site, name: str) -> None:
     """What Debian's list of types lacks is there too, and text is said to be UTF-8."""
     answer = served.get(f"/static/{name}")
-    assert answer.headers["content-type"] == TYPES[name]
+    assert answer.headers["content-type"] == web.either({}, APACHES_TYPES).get(name, TYPES[name])
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
@@ -324,8 +333,14 @@ def decode(host: Host, data: bytes) -> str:
     return str(done.stdout)
 
 
-def test_what_was_compressed_beforehand_is_served(served: Site) -> None:
-    """A .gz or .br beside the file, as often as it is asked for."""
+def test_what_was_compressed_beforehand_is_served(web: WebServer, served: Site) -> None:
+    """A .gz or .br beside the file, as often as it is asked for; Apache compresses what it needs itself."""
+    if web.either(False, True):
+        for accepted in ("gzip", "gzip, br"):
+            answer = served.get("/static/ready.js", headers={"Accept-Encoding": accepted})
+            assert answer.headers["content-encoding"] == accepted.split()[-1]
+            assert b"beforehand" not in answer.body
+        return
     for accepted, text in (("", "let ready"), ("gzip", "gzipped"), ("gzip, br", "brotli"), ("br;q=0, gzip", "gzipped")):
         for number in range(20):
             headers = {"Accept-Encoding": accepted, "Cookie": "/" * number}
@@ -367,7 +382,7 @@ def test_uploads_are_never_run(served: Site, name: str, kind: str) -> None:
 
 
 def test_a_page_that_is_open_finds_its_files(
-    shop: Shop, sites: dict[str, Site], hosts: dict[str, Host], playbook: Callable[..., Run]
+    web: WebServer, shop: Shop, sites: dict[str, Site], hosts: dict[str, Host], playbook: Callable[..., Run]
 ) -> None:
     """Across a deploy, the next one and a rollback, at every moment; with its headers, its type, and its ETag."""
 
@@ -396,7 +411,8 @@ def test_a_page_that_is_open_finds_its_files(
     for headers, status in (({"If-None-Match": tag}, 304), ({"Range": "bytes=0-9"}, 206)):
         assert {answer.status for answer in every("/static/only-first.css", **headers).values()} == {status}
     answers = every("/static/ready.js", **{"Accept-Encoding": "gzip, br"}).values()
-    assert {answer.body for answer in answers} == {b"brotli beforehand"}
+    assert {answer.headers["content-encoding"] for answer in answers} == {"br"}
+    assert {answer.body == b"brotli beforehand" for answer in answers} == {web.either(True, False)}
     for path in ("/static/.env", "/static/..%2fwsgi.py", "/static/none.css", "/static/out/passwd"):
         for site in sites.values():
             status, whole = raw(site, path)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import client
 import pytest
-from conftest import APP, ROOT, Run, Site, live_release, main_pid
+from conftest import APP, ROOT, Run, Site, WebServer, live_release, main_pid
 from testinfra.host import Host
 from traffic import publish, traffic
 
@@ -138,28 +138,29 @@ def test_the_master_of_the_app_server(each: Each) -> None:
 
 
 @pytest.mark.long
-def test_a_worker_of_nginx(each: Each) -> None:
+def test_a_worker_of_the_web_server(web: WebServer, each: Each) -> None:
     """Nothing is lost but what it had: idle connections of clients, and requests in flight."""
 
     def to(victim: Victim) -> None:
-        before = children(victim.host, "nginx")
-        victim.suffer("kill -9 of the busiest worker of nginx", lambda: victim.kill_busiest("nginx"))
-        after = children(victim.host, "nginx")
-        assert len(after) == len(before)
+        before = children(victim.host, web.unit)
+        victim.suffer(f"kill -9 of the busiest worker of {web.title}", lambda: victim.kill_busiest(web.unit))
+        after = children(victim.host, web.unit)
+        # Apache has as many as there is to do.
+        assert web.either(len(after) == len(before), len(after) > 0)
         assert len(set(after) & set(before)) == len(before) - 1
         assert len(victim.lost) <= client.POOL + WORKERS
 
     each(to)
 
 
-def test_the_master_of_nginx(each: Each) -> None:
+def test_the_master_of_the_web_server(web: WebServer, each: Each) -> None:
     """It is back within two seconds, once in three on a machine that has much else to do."""
 
     def to(victim: Victim) -> None:
         for _ in range(ATTEMPTS):
-            before = main_pid(victim.host, "nginx")
-            victim.suffer("kill -9 of the master of nginx", partial(victim.kill, f"echo {before}"))
-            assert main_pid(victim.host, "nginx") not in (0, before)
+            before = main_pid(victim.host, web.unit)
+            victim.suffer(f"kill -9 of the master of {web.title}", partial(victim.kill, f"echo {before}"))
+            assert main_pid(victim.host, web.unit) not in (0, before)
             late = [record for record in victim.lost if record.sent > victim.at + 2]
             if not late:
                 break
@@ -169,7 +170,7 @@ def test_the_master_of_nginx(each: Each) -> None:
 
 
 @pytest.mark.long
-def test_a_stuck_worker(each: Each) -> None:
+def test_a_stuck_worker(web: WebServer, each: Each) -> None:
     """The app server ends a request that does not end, after a while; until then the other workers serve all others."""
 
     def to(victim: Victim) -> None:
@@ -182,7 +183,7 @@ def test_a_stuck_worker(each: Each) -> None:
             stuck.join()
 
         victim.suffer(f"a request that does not end, ended after {HARAKIRI} s", cause)
-        assert answers == [502]
+        assert answers == [web.either(502, 500)]
         assert victim.lost == []
 
     each(to)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import APP, Site
+from conftest import APP, Site, WebServer
 from testinfra.host import Host
 
 CONNECT = "import socket; socket.socket(socket.AF_UNIX).connect('/run/uwsgi.sock')"
@@ -43,7 +43,7 @@ def test_as_many_workers_as_asked_for(host: Host) -> None:
 
 
 @pytest.mark.parametrize(("user", "admitted"), [("www-data", True), ("nobody", False), ("admin", False)])
-def test_the_socket_is_open_to_nginx_only(host: Host, user: str, admitted: bool) -> None:
+def test_the_socket_is_open_to_the_web_server_only(host: Host, user: str, admitted: bool) -> None:
     """The web server's user can connect to the socket, other users of the host cannot."""
     result = host.run(f'runuser -u {user} -- python3 -c "{CONNECT}"')
     assert (result.rc == 0) == admitted
@@ -58,17 +58,17 @@ def test_the_app_runs_as_its_own_user_and_cannot_write_its_code(host: Host, live
     assert host.check_output(f"find /srv/{APP} -not -user root -o -perm /022 -not -type l") == ""
 
 
-def test_nginx_serves_static_files(site: Site) -> None:
+def test_the_web_server_serves_static_files(web: WebServer, site: Site) -> None:
     """Files below /static/ are served with their type."""
     answer = site.get("/static/style.css")
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/css")
-    assert answer.headers["server"] == "nginx"
+    assert answer.headers["server"] == web.title
 
 
-def test_everything_starts_at_boot_and_writes_to_the_journal(host: Host, live: str) -> None:
+def test_everything_starts_at_boot_and_writes_to_the_journal(web: WebServer, host: Host, live: str) -> None:
     """What supervisord did."""
-    for unit in ("nginx.service", f"{APP}@{live}.socket", f"{APP}@{live}.service"):
+    for unit in (f"{web.unit}.service", f"{APP}@{live}.socket", f"{APP}@{live}.service"):
         assert host.service(unit).is_enabled
         assert host.service(unit).is_running
         assert host.check_output(f"journalctl --no-pager --quiet --lines 1 --unit {unit}")
