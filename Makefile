@@ -11,9 +11,10 @@ export COMBINATION ?= uwsgi-nginx
 # Those that keep all promises, beside it: `make test-servers` tests them. `make compare` measures whatever is in that directory.
 OTHERS := gunicorn-nginx
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
-LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets times web_servers)) \
+LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets serving times web_servers)) \
     tests/behaviour/effects/test_examples.py::test_flask \
-    tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load
+    tests/behaviour/edge/test_certificates.py::test_issue_and_renewals_lose_no_request_under_load \
+    tests/behaviour/edge/test_inputs_edge.py::test_a_websocket_by_flask_sock_and_gunicorn
 SCENARIOS := default edge
 PYTHON_CODE := plugins tools tests
 # The project's own tools first, whatever is active in the shell.

@@ -10,7 +10,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,14 +73,12 @@ OWN: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def rich(web: WebServer, playbook: Callable[..., Run]) -> Iterator[dict[str, Any]]:
-    """Serve with all of it; at the end the scenario's own app by its own inputs."""
+def rich(web: WebServer, playbook: Callable[..., Run]) -> dict[str, Any]:
+    """Serve with all of it, and give it. It stays so: what comes next, test_raw.py, brings a site of its own."""
     inputs = RICH | OWN[web.name]
     run = playbook("site.yml", **inputs)
     assert run.code == 0, run.output
-    yield inputs
-    run = playbook("site.yml")
-    assert run.code == 0, run.output
+    return inputs
 
 
 @pytest.fixture

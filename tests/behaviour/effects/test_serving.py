@@ -95,7 +95,8 @@ def busy(sites: dict[str, Site], number: int) -> Iterator[None]:
         one.result()
 
 
-@pytest.mark.parametrize("way", ["spare", pytest.param("busyness", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["spare", "busyness"])
 def test_there_are_as_many_workers_as_there_is_to_do(
     hosts: dict[str, Host], sites: dict[str, Site], deploy: Callable[[str], None], tmp_path: Path, way: str
 ) -> None:
@@ -114,7 +115,8 @@ def test_there_are_as_many_workers_as_there_is_to_do(
 
 
 @pytest.mark.parametrize(
-    "way", ["max requests", pytest.param("max worker lifetime", marks=pytest.mark.long), "reload on rss"]
+    "way",
+    ["max requests", *(pytest.param(way, marks=pytest.mark.long) for way in ("max worker lifetime", "reload on rss"))],
 )
 def test_workers_are_replaced_without_a_lost_request(
     hosts: dict[str, Host], sites: dict[str, Site], deploy: Callable[[str], None], tmp_path: Path, way: str
@@ -164,6 +166,7 @@ def test_as_cgi_each_request_has_a_process(
         await_that(lambda host=host: host.run("pgrep --full '[c]gi_script.py'").rc != 0)  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_cgi_passes_the_same_gate(hosts: dict[str, Host], sites: dict[str, Site], play: Callable[..., Play]) -> None:
     """What cannot be imported is refused by the check, and what does not answer as it has to by the probe."""
     before = {name: live_release(host) for name, host in hosts.items()}
