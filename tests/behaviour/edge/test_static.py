@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,8 +120,10 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(hosts: dict[str, Host], playbook: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Deploy the app, and put files among its uploads. It stays so: these tests are the last ones of the edge."""
+def shop(
+    hosts: dict[str, Host], playbook: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shop]:
+    """Deploy the app, put files among its uploads, and end with the scenario's own app."""
     one = Shop(tmp_path_factory.mktemp("shop"), playbook)
     lay_out(one.source, {"static/only-first.css": CSS, "shop/assets/only-first.css": CSS})
     one.deploy("site.yml")
@@ -132,7 +134,11 @@ def shop(hosts: dict[str, Host], playbook: Callable[..., Run], tmp_path_factory:
         host.check_output(f"ln -s /etc/passwd {UPLOADS}/pub/out.txt; ln -s {LIVE}/wsgi.py {UPLOADS}/pub/code.txt")
         host.check_output(f"echo hidden > {UPLOADS}/secret.txt; ln -sfn /etc {LIVE}/static/out")
         host.check_output(f"chmod -R a+rX {UPLOADS}; chmod a+x /srv/hello /srv/hello/shared")
-    return one
+    yield one
+    for host in hosts.values():
+        host.check_output(f"chmod 2750 {UPLOADS}")
+    run = playbook("site.yml")
+    assert run.code == 0, run.end
 
 
 @pytest.fixture
