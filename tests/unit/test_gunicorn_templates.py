@@ -350,7 +350,7 @@ def test_a_stop_ends_what_was_begun(tmp_path: Path) -> None:
         assert server.told()["PATH_INFO"] == "/"
         server.process.send_signal(signal.SIGTERM)
         assert received(slow)[0][0] == "HTTP/1.1 200 OK"
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=60) == 0
 
 
 def test_an_error_is_told_to_the_journal(tmp_path: Path) -> None:
