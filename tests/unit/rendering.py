@@ -59,6 +59,11 @@ def render(role: str, template: str, **overrides: object) -> str:
     return str(text)
 
 
+def is_managed(text: str) -> bool:
+    """Say whether a file opens with the managed header, in comments of `#`, and holds no template syntax."""
+    return text.startswith("#\n# Ansible managed\n#\n") and "{{" not in text and "{%" not in text
+
+
 def section(text: str, name: str) -> list[str]:
     """Give the lines of the one section of a unit or an ini file that is called so.
 

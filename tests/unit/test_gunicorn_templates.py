@@ -20,7 +20,7 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
 from gunicorn.config import KNOWN_SETTINGS
-from rendering import ROLES, lines, render
+from rendering import ROLES, is_managed, lines, render
 
 OTHER: dict[str, object] = {
     "gunicorn_workers": "2",
@@ -195,9 +195,7 @@ def test_the_file_says_who_manages_it(inputs: dict[str, object]) -> None:
     """It opens with the managed header and holds no template syntax."""
     assert [path.name for path in (ROLES / "gunicorn" / "templates").iterdir()] == ["gunicorn.conf.py.j2"]
     text = render("gunicorn", "gunicorn.conf.py.j2", **inputs)
-    assert text.startswith("#\n# Ansible managed\n#\n")
-    assert "{{" not in text
-    assert "{%" not in text
+    assert is_managed(text)
     assert text.endswith("\n")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
-from rendering import ROLES, lines, render
+from rendering import ROLES, is_managed, lines, render
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,9 +200,7 @@ def judged(configuration: Path) -> subprocess.CompletedProcess[str]:
 def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
     """Every file opens with the managed header and holds no template syntax."""
     text = render("nginx", template, **inputs)
-    assert text.startswith("#\n# Ansible managed\n#\n")
-    assert "{{" not in text
-    assert "{%" not in text
+    assert is_managed(text)
 
 
 def test_every_template_is_tested() -> None:

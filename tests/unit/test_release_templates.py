@@ -11,7 +11,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
 from ansible_collections.slipway.wsgi.plugins.module_utils import rules
-from rendering import ROLES, lines, render, role_variables
+from rendering import ROLES, is_managed, lines, render, role_variables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,9 +47,7 @@ def test_every_template_is_tested() -> None:
 def test_every_file_says_who_manages_it(template: str, inputs: dict[str, object]) -> None:
     """Every file opens with the managed header and holds no template syntax."""
     text = render("release", template, __app_server_plan=PLAN, **inputs)
-    assert text.startswith("#\n# Ansible managed\n#\n")
-    assert "{{" not in text
-    assert "{%" not in text
+    assert is_managed(text)
 
 
 @pytest.mark.parametrize(

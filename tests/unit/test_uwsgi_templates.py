@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
-from rendering import ROLES, lines, render, section
+from rendering import ROLES, is_managed, lines, render, section
 
 TEMPLATES = ["cgi_script.py.j2", "uwsgi.ini.j2"]
 OTHER: dict[str, object] = {
@@ -78,9 +78,7 @@ def test_the_file_says_who_manages_it(template: str, inputs: dict[str, object]) 
     """It opens with the managed header and holds no template syntax."""
     assert sorted(path.name for path in (ROLES / "uwsgi" / "templates").iterdir()) == sorted(TEMPLATES)
     text = render("uwsgi", template, **inputs)
-    assert text.startswith("#\n# Ansible managed\n#\n")
-    assert "{{" not in text
-    assert "{%" not in text
+    assert is_managed(text)
     assert text.endswith("\n")
 
 

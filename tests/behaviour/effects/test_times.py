@@ -51,7 +51,8 @@ def measure(
 ) -> Iterator[Measure]:
     """Run a playbook for one host, and note and return what it took; all of it is published at the end.
 
-    `make test` has the other scenario's hosts at work on the same processors, so that it only notes how long it took.
+    Half of it is returned in `make test`, which has the other scenario's hosts at work on the same processors: the
+    bounds are those of a machine that has nothing else to do.
     """
     share = 1.0 if pytestconfig.getoption("--long") else 0.5
     assert anything
