@@ -365,7 +365,6 @@ class Host:
             if empty < LOOKS:
                 time.sleep(LOOK_SECONDS)
                 continue
-            self.give_way(service)
             self.run("systemctl", "stop", service)
             if probe.waiting(self.socket(name)):
                 # systemd starts it for them by itself, as the socket is its trigger; this waits until it is up.
@@ -374,18 +373,6 @@ class Host:
         left = probe.waiting(self.socket(name))
         if left:
             self.warn(f"Release {name} is stopped with {left} connections waiting for it: it did not answer them.")
-
-    def give_way(self, service: str) -> None:
-        """Let a service that is about to stop have a tenth of the processors where the live release wants them too.
-
-        All of its workers end at once, and to end an interpreter is work: visitors of the live release would wait for
-        it. The kernel shares processors between sessions, of which a service is one, so that a nice value of its own
-        would count among its processes only; see "The autogroup feature" in sched(7). Where systemd shares them by
-        control groups (`CPUQuota=`), or the kernel has no such feature, the two releases have equal shares.
-        """
-        process = self.run("systemctl", "show", "--value", "--property=MainPID", service).strip()
-        with contextlib.suppress(OSError), open(f"/proc/{process}/autogroup", "w", encoding="ascii") as nice:
-            nice.write("10")
 
     def stop(self, name: str, visited: bool = True) -> None:
         """Stop a release, and forget those of its units that are installed.

@@ -1115,16 +1115,6 @@ def test_the_old_release_is_not_stopped_while_requests_wait(switched: Shop) -> N
     assert calls[9] == ["systemctl", "stop", f"{APP}@{OLD}.service", f"{APP}@{OLD}.socket"]
 
 
-def test_what_stops_gives_way_to_what_is_live(switched: Shop) -> None:
-    """The kernel gives the whole session of the old release less of the processors when they are wanted, sched(7)."""
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as old:
-        switched.fails["show", "--property=MainPID"] = (0, f"{old.pid}\n", "")
-        drained(switched, EMPTY)
-        share = Path(f"/proc/{old.pid}/autogroup").read_text()
-        old.kill()
-    assert share.endswith(" nice 10\n")
-
-
 def test_who_comes_while_the_old_service_stops_is_served(switched: Shop) -> None:
     """It is started again for them, and stopped when they have been served."""
     calls, _ = drained(switched, EMPTY, EMPTY, EMPTY, WAITS, WAITS, EMPTY, EMPTY, EMPTY)
