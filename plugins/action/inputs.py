@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleUndefinedVariable
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.parsing.vault import VaultHelper
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.wsgi.plugins.module_utils import rules as slipway
@@ -97,10 +98,11 @@ class ActionModule(ActionBase):
         return dict(spec.get("main", {}).get("options") or {})
 
     def _read(self, path: Path) -> dict[str, Any]:
-        """Read a YAML file by Ansible's loader; a file that is not there holds nothing."""
-        if not path.is_file():
-            return {}
-        content = self._loader.load_from_file(str(path))
+        """Read a YAML file of a role; one that is not there holds nothing.
+
+        Not by Ansible's loader, which tags every word with its place: of all roles, for each of them, that takes long.
+        """
+        content = yaml_load(path.read_text()) if path.is_file() else None
         return dict(content) if isinstance(content, Mapping) else {}
 
     def _known(self, role: Path) -> set[str]:
