@@ -51,7 +51,7 @@ lint: bootstrap ## Check the style of all that is written.
 
 unit: bootstrap ## Run the tests that need no host.
 	cd app && python -m pytest -q
-	python -m pytest -q tests/unit
+	python -m pytest -q -n 2 tests/unit
 
 molecule: bootstrap ## Run the tests on hosts: one Debian 12, one Debian 13; what they measured is in .slipway/figures.md.
 	@rm -f .slipway/failures.log .slipway/figures.md
