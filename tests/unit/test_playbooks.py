@@ -53,7 +53,7 @@ def test_inventories_name_hosts_of_the_playbooks(inventory: str) -> None:
     """Each inventory of the project has hosts for every play of site.yml."""
     result = play("-i", inventory, "site.yml", "--list-hosts")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("play #") == 6
+    assert result.stdout.count("play #") == 5
     assert "hosts (0)" not in result.stdout
 
 
