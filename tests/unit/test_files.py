@@ -19,9 +19,12 @@ def owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "OWNER", (os.getuid(), os.getgid()))
 
 
-def run(capsys: pytest.CaptureFixture[str], wanted: dict[Path, str], check: bool = False) -> dict[str, Any]:
-    """Run the module."""
-    arguments = {"files": {str(path): text for path, text in wanted.items()}, "_ansible_check_mode": check}
+def run(
+    capsys: pytest.CaptureFixture[str], wanted: dict[Path, str], check: bool = False, kind: str = "files"
+) -> dict[str, Any]:
+    """Run the module, for `files` or `secret_files`."""
+    named = {str(path): text for path, text in wanted.items()}
+    arguments = {"files": {}, kind: named, "_ansible_check_mode": check, "_ansible_diff": True}
     with patch_module_args(arguments), pytest.raises(SystemExit):
         files.main()
     told: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -56,6 +59,18 @@ def test_what_others_did_to_a_file_is_put_right(tmp_path: Path, capsys: pytest.C
     path.write_text("b\n")
     assert run(capsys, {path: "a\n"})["changed"]
     assert path.read_text() == "a\n"
+
+
+def test_a_secret_is_roots_and_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither what it was nor what it is."""
+    path = tmp_path / "90slipway"
+    for text in ("first canary\n", "second canary\n"):
+        told = run(capsys, {path: text}, kind="secret_files")
+        assert told["paths"] == [str(path)]
+        assert "canary" not in json.dumps(told)
+        assert path.read_text() == text
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not run(capsys, {path: "second canary\n"}, kind="secret_files")["changed"]
 
 
 def test_what_cannot_be_written_is_an_error_and_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
