@@ -7,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import pwd
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +49,20 @@ options:
     type: list
     elements: dict
     default: []
+  directories:
+    description:
+      - Directories that the web server takes to be there when it tests its configuration, with C(path), C(owner),
+        C(group) and C(mode). They stay, whatever it says of it.
+    type: list
+    elements: dict
+    default: []
+  ports:
+    description:
+      - The TCP ports that the web server is to have. Where another program listens on one of them it is told so and not
+        tried. Apache would end of it.
+    type: list
+    elements: int
+    default: []
 attributes:
   check_mode:
     description: It compares the files, and does not ask the web server.
@@ -65,6 +81,9 @@ EXAMPLES = r"""
       - path: /etc/nginx/conf.d/shop.conf
         content: "{{ lookup('ansible.builtin.template', 'shop.conf.j2') }}"
       - path: /etc/nginx/sites-enabled/default
+    directories:
+      - {path: /run/nginx, owner: www-data, group: www-data, mode: "0755"}
+    ports: [80, 443]
 """
 
 RETURN = r"""
@@ -173,6 +192,29 @@ def test(server: Server) -> None:
         raise Refused(f"`{' '.join(server.test[:2])}` refuses it:", done.stderr)
 
 
+def listening() -> list[tuple[int, str]]:
+    """Return who listens on TCP, in the words of ss(8): pairs of a port and `users:(("nginx",pid=9,fd=6))`."""
+    table = call("ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes").stdout
+    return [(int(line.split()[3].rpartition(":")[2]), line.split(maxsplit=5)[-1]) for line in table.splitlines()]
+
+
+def holds(server: Server, users: str) -> bool:
+    """Say whether a web server is among those who hold a socket, in the words of ss(8)."""
+    return f'"{server.unit}",' in users
+
+
+def have_ports(found: Found) -> None:
+    """See that the web server gets its ports: they are free, its own, or those of the other one that hands them over.
+
+    Raises:
+        Refused: another program has one of them.
+    """
+    for port, users in listening():
+        others = found.other_up and holds(found.other, users)
+        if port in found.ports and not others and not holds(found.server, users):
+            raise Refused(f"Port {port} is taken:", users)
+
+
 def reload(server: Server) -> None:
     """Have a running web server read its configuration, and see that it did: what it refuses then is green to systemd.
 
@@ -215,7 +257,7 @@ def hand_over(server: Server) -> None:
     """
     call("systemctl", "stop", "--no-block", server.unit)
     deadline = time.monotonic() + TAKEN_SECONDS
-    while f'(("{server.unit}",' in call("ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes").stdout:
+    while any(holds(server, users) for _, users in listening()):
         if time.monotonic() > deadline:
             raise Refused(f"{server.unit} does not let its ports go:", "")
         time.sleep(LOOK_SECONDS)
@@ -250,11 +292,54 @@ def undone(server: Server, change: Change) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Directory:
+    """A directory that is to be there.
+
+    path: where. uid, gid: whose it is. mode: its permissions.
+    """
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def of(cls, entry: dict[str, str]) -> Directory:
+        """Return what an entry of the parameter says.
+
+        Raises:
+            KeyError: its owner or its group is not there.
+        """
+        uid, gid = pwd.getpwnam(entry["owner"]).pw_uid, grp.getgrnam(entry["group"]).gr_gid
+        return cls(entry["path"], uid, gid, int(entry["mode"], 8))
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is there as it is to be."""
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(self.path)
+            wanted = (self.uid, self.gid, stat.S_IFDIR | self.mode)
+            return (found.st_uid, found.st_gid, found.st_mode) == wanted
+        return False
+
+    def make(self) -> None:
+        """Make it, or make it right.
+
+        Raises:
+            OSError: it cannot be done.
+        """
+        os.makedirs(self.path, exist_ok=True)
+        os.chown(self.path, self.uid, self.gid)
+        os.chmod(self.path, self.mode)
+
+
+@dataclass(frozen=True)
 class Found:
     """What a run has found.
 
     server: the web server that is to run. state: of its unit. up: whether it runs.
     other: the one that may have run before. theirs: whether it was set up here. other_up: whether it has the ports.
+    ports: those that the server is to have.
     """
 
     server: Server
@@ -263,12 +348,14 @@ class Found:
     other: Server
     theirs: bool
     other_up: bool
+    ports: list[int]
 
     @classmethod
-    def of(cls, server: Server, other: Server) -> Found:
+    def of(cls, server: Server, other: Server, ports: list[int]) -> Found:
         """Look at a host."""
         theirs = os.path.exists(other.drop_in)
-        return cls(server, unit(server, "ActiveState"), running(server), other, theirs, theirs and running(other))
+        other_up = theirs and running(other)
+        return cls(server, unit(server, "ActiveState"), running(server), other, theirs, other_up, ports)
 
     def steps(self, changed: bool) -> list[tuple[str, Callable[[], object]]]:
         """Return what is to be done, and in which words; `changed`: there are files that are to be written."""
@@ -277,6 +364,8 @@ class Found:
         steps: list[tuple[str, Callable[[], object]]] = []
         if stale or self.other_up:
             steps.append(("", lambda: test(server)))
+        if stale or not self.up:
+            steps.append(("", lambda: have_ports(self)))
         # systemd says that it need not only because it has not looked: a new drop-in in a new directory escapes it.
         steps.append(("", lambda: call("systemctl", "daemon-reload")))
         if unit(server, "UnitFileState") != "enabled":
@@ -293,7 +382,8 @@ class Found:
         return steps
 
     def again(self) -> None:
-        """Let those run that ran before; the files are as they were."""
+        """Let those run that ran before; the files are as they were, those of systemd among them."""
+        call("systemctl", "daemon-reload")
         # On a new host it would come up with the stock page, as soon as it can.
         if self.state == "inactive":
             call("systemctl", "stop", self.server.unit)
@@ -306,17 +396,20 @@ class Found:
             call("systemctl", "start", self.other.unit)
 
 
-def act(found: Found, change: Change, act_on_it: bool) -> list[str]:
-    """Do what is to be done; in check mode (`act_on_it` is false) only say what.
+def act(found: Found, change: Change, directories: list[Directory], act_on_it: bool) -> list[str]:
+    """Do what is to be done; in check mode (`act_on_it` is false) only say what. The directories are those not right.
 
     Raises:
         Refused: the server does not run with it. All is as it was.
     """
-    done = [f"{'removed' if after.content is None else 'wrote'} {after.path}" for _, after in change.files]
+    done = [f"made {directory.path}" for directory in directories]
+    done += [f"{'removed' if after.content is None else 'wrote'} {after.path}" for _, after in change.files]
     steps = found.steps(bool(change.files))
     if act_on_it:
         try:
             with undone(found.server, change):
+                for directory in directories:
+                    directory.make()
                 change.make()
                 for _, step in steps:
                     step()
@@ -352,6 +445,8 @@ def main() -> None:
             "server": {"type": "str", "choices": [*SERVERS], "required": True},
             "files": {"type": "list", "elements": "dict", "required": True},
             "secret_files": {"type": "list", "elements": "dict", "default": [], "no_log": True},
+            "directories": {"type": "list", "elements": "dict", "default": []},
+            "ports": {"type": "list", "elements": "int", "default": []},
         },
         supports_check_mode=True,
     )
@@ -359,7 +454,8 @@ def main() -> None:
     (other,) = (one for one in SERVERS.values() if one is not server)
     try:
         change = Change(wanted(module.params["files"], 0o644) + wanted(module.params["secret_files"], 0o640))
-        done = act(Found.of(server, other), change, not module.check_mode)
+        directories = [one for one in map(Directory.of, module.params["directories"]) if not one.is_right]
+        done = act(Found.of(server, other, module.params["ports"]), change, directories, not module.check_mode)
     except (Refused, OSError, KeyError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=bool(done), done=done, diff=change.diff())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
+import stat
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +23,7 @@ class Machine:
 
     root: its files. states: of the units. enabled: the units that start with the host. takes: whether a running server
     takes what it is given; None if it ends of it. fails: the commands that fail. called: what was called.
-    workers: of the server that runs.
+    workers: of the server that runs. listens: other programs, and their port.
     """
 
     root: Path
@@ -30,6 +33,7 @@ class Machine:
     fails: tuple[str, ...] = ()
     called: list[str] = field(default_factory=list)
     workers: set[str] = field(default_factory=lambda: {"10", "11"})
+    listens: dict[str, int] = field(default_factory=dict)
 
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Do what a command does."""
@@ -44,10 +48,9 @@ class Machine:
         if command[0] == "journalctl":
             return subprocess.CompletedProcess(command, 0, "bind() failed\n", "")
         if command[0] == "ss":
-            holds = [one for one, state in self.states.items() if state == "active"]
-            return subprocess.CompletedProcess(
-                command, 0, "".join(f'users:(("{one}",pid=9,fd=6))\n' for one in holds), ""
-            )
+            holds = {one: 80 for one, state in self.states.items() if state == "active"} | self.listens
+            lines = [f'LISTEN 0 511 *:{port} *:* users:(("{one}",pid=9,fd=6))\n' for one, port in holds.items()]
+            return subprocess.CompletedProcess(command, 0, "".join(lines), "")
         self.called.append(line)
         failed = any(line.startswith(one) for one in self.fails)
         if not failed:
@@ -88,14 +91,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def run(
-    machine: Machine, capsys: pytest.CaptureFixture[str], content: str = "new\n", check: bool = False, to: str = "nginx"
-) -> dict[str, Any]:
+    machine: Machine, capsys: pytest.CaptureFixture[str], content: str = "new\n", check: bool = False,
+    to: str = "nginx", **more: object,
+) -> dict[str, Any]:  # fmt: skip
     """Run the module for the web server `to`."""
     arguments = {
         "server": to,
         "files": [{"path": str(machine.root / "etc" / to / f"{to}.conf"), "content": content}],
         "_ansible_check_mode": check,
         "_ansible_diff": True,
+        **more,
     }
     with patch_module_args(arguments), pytest.raises(SystemExit):
         web_config.main()
@@ -172,7 +177,47 @@ def test_one_that_cannot_start_does_not_come_up_later_with_what_was_there(
     assert text(machine) == "old\n"
     machine.states["nginx"] = "activating"
     assert run(machine, capsys)["failed"] is True
-    assert machine.called[-1] == "systemctl start nginx"
+    assert machine.called[-2:] == ["systemctl start nginx", "systemctl daemon-reload"]
+
+
+def test_systemd_reads_its_files_again_when_they_are_taken_back(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or the next start would be by what was refused."""
+    machine.takes = False
+    assert run(machine, capsys)["failed"] is True
+    assert machine.called[-2:] == ["systemctl reload nginx", "systemctl daemon-reload"]
+
+
+def test_a_directory_is_made_and_put_right(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the test, as the web server takes it to be there."""
+    path = machine.root / "run" / "nginx"
+    owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    wanted = [{"path": str(path), "owner": owner, "group": group, "mode": "0751"}]
+    run(machine, capsys)
+    assert run(machine, capsys, check=True, directories=wanted)["done"] == [f"made {path}"]
+    assert not path.exists()
+    assert run(machine, capsys, directories=wanted)["done"] == [f"made {path}"]
+    assert path.stat().st_mode == stat.S_IFDIR | 0o751
+    assert run(machine, capsys, directories=wanted)["changed"] is False
+    path.chmod(0o700)
+    assert run(machine, capsys, directories=wanted)["done"] == [f"made {path}"]
+    told = run(machine, capsys, directories=[{**wanted[0], "owner": "no-such-user"}])
+    assert "no-such-user" in told["msg"]
+
+
+def test_a_port_that_somebody_else_has(machine: Machine, capsys: pytest.CaptureFixture[str], ours: Path) -> None:
+    """It is not tried. The other web server's is not somebody else's."""
+    machine.listens = {"python3": 443}
+    for to in ("nginx", "apache2"):
+        machine.called.clear()
+        told = run(machine, capsys, to=to, ports=[80, 443])
+        assert 'Port 443 is taken:\nusers:(("python3",pid=9,fd=6))\nWhat was there before is back.' in told["msg"]
+        tried = {f"systemctl reload {to}", f"systemctl start {to}", "systemctl stop --no-block nginx"}
+        assert not tried & set(machine.called)
+        assert machine.states == {"nginx": "active", "apache2": "inactive"}
+        assert ours.exists()
+    assert "failed" not in run(machine, capsys, to="apache2", ports=[80])
 
 
 def test_a_run_that_was_cut_short_is_made_up_for(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
