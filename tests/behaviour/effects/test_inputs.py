@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import urllib.parse
 from collections.abc import Callable
 
 import pytest
 import yaml
-from conftest import APP, ROOT, Play, Run, Site, live_release
+from conftest import ROOT, Play, Run, Site, WebServer, live_release
 from proxy import proxy
 from testinfra.host import Host
 
 pytestmark = pytest.mark.usefixtures("lesson")
 
 # What is refused together, {inputs: what is said}: a role tells all that is wrong with its inputs at once.
+# WEB is the name of the web server.
 REFUSED: list[tuple[dict[str, object], list[str]]] = [
     (
         {
-            "nginx_port": 99999, "nginx_server_names": ["a b;}"], "nginx_client_max_body_size": "1q",
+            "WEB_port": 99999, "WEB_server_names": ["a b;}"], "WEB_client_max_body_size": "1q",
         },
         [
-            "nginx_port is 99999; accepted is a whole number from 1 to 65535.",
-            "nginx_server_names[0] is 'a b;}'; accepted is a host name",
-            "nginx_client_max_body_size is '1q'; accepted is a size",
+            "WEB_port is 99999; accepted is a whole number from 1 to 65535.",
+            "WEB_server_names[0] is 'a b;}'; accepted is a host name",
+            "WEB_client_max_body_size is '1q'; accepted is a size",
         ],
     ),
     ({"app_name": "../x"}, ["It comes from app_name."]),
-    ({"nginx_worker_proceses": 2}, ["did you mean nginx_worker_processes?"]),
+    ({"WEB_keepalive_timout": 2}, ["did you mean WEB_keepalive_timeout?"]),
     (
         {
             "app_server": "uwsgi", "uwsgi_processes": 0,
@@ -73,14 +75,20 @@ REFUSED: list[tuple[dict[str, object], list[str]]] = [
 ]  # fmt: skip
 
 
-def test_bad_input_is_refused_before_anything_changes(hosts: dict[str, Host], play: Callable[..., Play]) -> None:
+def test_bad_input_is_refused_before_anything_changes(
+    web: WebServer, hosts: dict[str, Host], play: Callable[..., Play]
+) -> None:
     """The message names the variable, its value and what is accepted; no task has changed anything."""
-    plays = [play("site.yml", **inputs) for inputs, _ in REFUSED]
-    for (_, said), run in zip(REFUSED, [one.wait() for one in plays], strict=True):
+    refused = json.loads(json.dumps(REFUSED).replace("WEB", web.name))
+    plays = [play("site.yml", **inputs) for inputs, _ in refused]
+    for (_, said), run in zip(refused, [one.wait() for one in plays], strict=True):
         assert run.code != 0
         assert [one for one in said if one not in run.words] == [], run.output
         assert run.changed == dict.fromkeys(hosts, 0)
 
+
+# What the web server reads.
+FILES = "find {web.directory} -type f -exec sha256sum {{}} + | sort"
 
 # The hosts are changed from here on, and the lesson's app is deployed again by a test at the end.
 
@@ -112,29 +120,30 @@ def occupy(host: Host, port: int) -> None:
     host.check_output(f"systemd-run --quiet --unit=occupier /usr/bin/python3 -m http.server {port}")
 
 
-def test_a_port_that_nginx_does_not_get_is_seen(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
+def test_a_port_that_the_web_server_does_not_get_is_seen(
+    web: WebServer, hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
 ) -> None:
-    """A running nginx refuses such a reload in its journal only; the play ends red, each time, and nginx serves on."""
+    """The play ends red and says who has it, each time, and the web server serves on as before."""
     name, host = next(iter(hosts.items()))
     occupy(host, 81)
+    before = host.check_output(FILES.format(web=web))
     try:
         for _ in range(2):
-            run = playbook("site.yml", "--limit", name, nginx_port=81)
+            run = playbook("site.yml", "--limit", name, web_port=81)
             assert run.code != 0
-            assert "bind() to 0.0.0.0:81 failed (98: Address already in use)" in run.output
-            assert "listen 80 " in host.file(f"/etc/nginx/conf.d/{APP}.conf").content_string, "it was taken back"
+            assert 'Port 81 is taken: users:(("python3",' in run.words
+            assert host.check_output(FILES.format(web=web)) == before, "it was taken back"
             assert sites[name].get("/hello").status == 200
     finally:
         host.check_output("systemctl stop occupier")
 
 
-def test_an_nginx_that_cannot_start_is_seen(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], lesson: dict[str, str]
+def test_a_web_server_that_cannot_start_is_seen(
+    web: WebServer, hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run], lesson: dict[str, str]
 ) -> None:
-    """With its port taken, the play ends red with nginx's own words; with the port free, all is well again."""
+    """With its port taken, the play ends red and says by whom; with the port free, all is well again."""
     name, host = next(iter(hosts.items()))
-    host.check_output("systemctl stop nginx")
+    host.check_output(f"systemctl stop {web.unit}")
     occupy(host, 80)
     try:
         sites[name].until("/", lambda answer: "python" in answer.headers.get("server", "").lower())
@@ -142,25 +151,28 @@ def test_an_nginx_that_cannot_start_is_seen(
     finally:
         host.check_output("systemctl stop occupier")
     assert run.code != 0
-    assert "Address already in use" in run.output
+    assert 'Port 80 is taken: users:(("python3",' in run.words
     assert playbook("site.yml", "--limit", name).code == 0
     assert live_release(host) == lesson[name], "whatever was deployed before"
     assert sites[name].get("/hello").json()["name"] == "world"
 
 
 def test_a_second_app_does_not_take_what_is_the_first_ones(
-    hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
+    web: WebServer, hosts: dict[str, Host], sites: dict[str, Site], playbook: Callable[..., Run]
 ) -> None:
     """Neither its link nor its port: both plays end red, say so, and the first app is served on."""
     name, host = next(iter(hosts.items()))
-    second = {"app_name": "second", "nginx_server_names": ["second.example.org"]}
+    second = {"app_name": "second", "web_server_names": ["second.example.org"]}
+    link = "/run/uwsgi.sock belongs to another app (/srv/hello/live/uwsgi.sock)."
     for inputs, said in (
-        ({**second}, "a duplicate default server for 0.0.0.0:80"),
-        ({**second, "nginx_port": 8080}, "/run/uwsgi.sock belongs to another app (/srv/hello/live/uwsgi.sock)."),
+        # Apache would serve both by their names.
+        (second, web.either("a duplicate default server for 0.0.0.0:80", link)),
+        ({**second, f"{web.name}_port": 8080}, link),
     ):
         run = playbook("site.yml", "--limit", name, **inputs)
         assert run.code != 0
         assert said in " ".join(run.output.split())
-        host.check_output("nginx -t -q && systemctl reload nginx")
+        host.check_output(f"{web.test} && systemctl reload {web.unit}")
         assert sites[name].get("/hello").status == 200
-    host.check_output("rm /etc/nginx/conf.d/second.conf && systemctl reload nginx")
+    host.check_output(f"rm -r {web.either('/etc/nginx/conf.d/second.conf', '/etc/apache2/slipway/second')}")
+    host.check_output(f"systemctl reload {web.unit}")
