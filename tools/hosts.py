@@ -89,7 +89,12 @@ def image(name: str) -> str:
             current.outcome = "made by mmdebstrap"
         else:
             install = f"apt-get update -q && apt-get install -q -y --no-install-recommends {' '.join(PACKAGES)}"
-            podman("build", "-q", "-t", reference, "-f", "-", stdin=f"FROM {name}\nRUN {install}\nRUN {PREPARE}\n")
+            recipe_file = f"FROM {name}\nRUN {install}\nRUN {PREPARE}\n"
+            there = podman("images", "-q", name).strip()
+            podman("build", "-q", "--layers=false", "-t", reference, "-f", "-", stdin=recipe_file)
+            # What is kept is the prepared one alone, which `make down` removes.
+            if not there:
+                podman("rmi", name)
             current.outcome = "made from the registry's"
     return reference
 
