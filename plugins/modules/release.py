@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import functools
 import json
@@ -20,6 +21,7 @@ from ansible_collections.slipway.wsgi.plugins.module_utils import dependencies, 
 from ansible_collections.slipway.wsgi.plugins.module_utils.history import NoTargetError
 from ansible_collections.slipway.wsgi.plugins.module_utils.host import STATES, Host, StepError, now, read, write
 from ansible_collections.slipway.wsgi.plugins.module_utils.releases import SECRET_LENGTH, quoted
+from ansible_collections.slipway.wsgi.plugins.module_utils.transaction import File
 
 DOCUMENTATION = r"""
 module: release
@@ -36,7 +38,7 @@ options:
     description:
       - V(checked) only looks at what the source is said to be, on the controller.
       - V(locked) takes the lock of the app on this host for as long as ansible-playbook runs. If it ends before
-        V(retired), what it put live is undone.
+        V(retired), what it put live is undone. It says whether the host has all that a deploy works with.
       - V(fetched) brings the source to the controller. To be run once for all hosts.
       - V(built) makes the release, if it is not there, and imports the app in a process of its own.
       - V(chosen) finds the releases that a rollback may go to.
@@ -132,6 +134,11 @@ options:
   link:
     description: The path of the socket that the web server knows. It must not be another app's.
     type: path
+  boot:
+    description:
+      - For V(locked), the settings by which O(link) is made at each boot, C(/etc/tmpfiles.d/slipway-<app>.conf).
+    type: str
+    default: ""
   python:
     description: The interpreter that the environment is made with.
     type: path
@@ -226,6 +233,10 @@ path:
   description: Its directory.
   returned: O(state=built) and O(state=live)
   type: str
+prepared:
+  description: Whether user, uv, C(ss) and O(boot) are there, so that nothing has to be installed or written.
+  returned: O(state=locked)
+  type: bool
 settled:
   description: Whether the release is live and nothing is left to do.
   returned: O(state=built)
@@ -273,6 +284,9 @@ pruned:
 
 Result = dict[str, Any]
 
+TMPFILES = "/etc/tmpfiles.d"
+OWNER = (0, 0)
+
 
 class Deploy:
     """The steps, on one host: each method of a state's name does it and returns what to tell."""
@@ -296,8 +310,9 @@ class Deploy:
         # Before the role writes the link.
         self.claim_link()
         host.step = "lock"
+        told = {"changed": False, "prepared": self.prepared()}
         if self.module.check_mode:
-            return {"changed": False}
+            return told
         lost = functools.partial(undo_unconfirmed, host.app, host.root)
         fifo = lock.hold(host.app, self.params["who"], self.params["run"], lost)
         with lock.busy(host.app):
@@ -310,7 +325,15 @@ class Deploy:
             elif history.pending:
                 history.undo("its deploy was cut off before it went live")
                 host.remember(history)
-        return {"changed": False, "fifo": fifo}
+        return {**told, "fifo": fifo}
+
+    def prepared(self) -> bool:
+        """Say whether the host has all that a deploy works with: tasks that see to each cost a round trip each."""
+        boot = File(os.path.join(TMPFILES, f"slipway-{self.host.app}.conf"), self.params["boot"], 0o644, *OWNER)
+        with contextlib.suppress(KeyError):
+            pwd.getpwnam(self.params["user"])
+            return bool(shutil.which("ss")) and os.access(self.params["uv"], os.X_OK) and File.at(boot.path).same(boot)
+        return False
 
     # -- built --------------------------------------------------------------------------------------------------------
 
@@ -658,6 +681,7 @@ def main() -> None:
             "plan": {"type": "dict", "default": {}},
             "user": {"type": "str"},
             "link": {"type": "path"},
+            "boot": {"type": "str", "default": ""},
             "python": {"type": "path"},
             "uv": {"type": "path"},
             "build_environment": {"type": "dict", "default": {}, "no_log": True},
@@ -671,7 +695,7 @@ def main() -> None:
             "run": {"type": "str", "default": ""},
         },
         required_if=[
-            ("state", "locked", ("app", "root")),
+            ("state", "locked", ("app", "root", "user", "uv", "boot")),
             ("state", "built", ("app", "root", "user", "fetched", "python", "uv", "name")),
             ("state", "chosen", ("app", "root")),
             *(("state", state, ("app", "root", "name")) for state in ("migrated", "started", "live", "retired")),

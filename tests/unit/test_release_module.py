@@ -46,6 +46,7 @@ class Shop(Machine):
         """Run the module; its result has `failed` when it failed."""
         self.capsys.readouterr()
         everything = {"app": APP, "root": str(self.root), "who": "you@laptop", "run": "this", "state": state}
+        everything |= {"user": APP, "uv": "/none/uv", "boot": ""}
         with patch_module_args({**everything, **arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             release.main()
         told: dict[str, Any] = json.loads(self.capsys.readouterr().out)
@@ -480,6 +481,33 @@ def test_the_link_of_another_app_is_left_alone(machine: Shop, tmp_path: Path, ki
     owner = "/srv/other/live/uwsgi.sock" if kind == "other app" else "something that Slipway did not make"
     reason = f"{link} belongs to another app ({owner}). Give this one an app_link of its own."
     assert message(told)[0] == f"{APP}, step check: {reason}"
+
+
+def test_the_lock_says_whether_the_host_is_prepared(
+    machine: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only if all is there as it is to be."""
+    monkeypatch.setattr(release, "TMPFILES", str(tmp_path))
+    monkeypatch.setattr(release, "OWNER", (os.getuid(), os.getgid()))
+    uv, boot = tmp_path / "uv", tmp_path / f"slipway-{APP}.conf"
+    wanted = {"user": pwd.getpwuid(os.getuid()).pw_name, "uv": str(uv), "boot": "L+ link\n"}
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+
+    def prepared(**more: str) -> bool:
+        told = [machine.run("locked", check=check, **wanted | more)["prepared"] for check in (True, False)]
+        assert told[0] == told[1]
+        return bool(told[0])
+
+    assert not prepared()
+    uv.touch(0o755)
+    assert not prepared()
+    boot.write_text("L+ link\n")
+    boot.chmod(0o644)
+    assert prepared()
+    assert not prepared(boot="L+ another\n")
+    assert not prepared(user="nobody-of-this-name")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert not prepared()
 
 
 @pytest.fixture
@@ -1463,7 +1491,7 @@ def test_the_lock_is_tied_to_the_run(controller: Controller, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("built", "state is built but all of the following are missing: user, "),
+        ("built", "state is built but all of the following are missing: fetched, "),
         ("migrated", "state is migrated but all of the following are missing: name"),
         ("started", "state is started but all of the following are missing: name"),
         ("live", "state is live but all of the following are missing: name"),
