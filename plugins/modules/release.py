@@ -330,9 +330,9 @@ class Deploy:
     def prepared(self) -> bool:
         """Say whether the host has all that a deploy works with: tasks that see to each cost a round trip each."""
         boot = File(os.path.join(TMPFILES, f"slipway-{self.host.app}.conf"), self.params["boot"], 0o644, *OWNER)
+        programs = bool(shutil.which("ss")) and os.access(self.params["uv"], os.X_OK)
         with contextlib.suppress(KeyError):
-            pwd.getpwnam(self.params["user"])
-            return bool(shutil.which("ss")) and os.access(self.params["uv"], os.X_OK) and File.at(boot.path).same(boot)
+            return programs and File.at(boot.path).same(boot) and bool(pwd.getpwnam(self.params["user"]))
         return False
 
     # -- built --------------------------------------------------------------------------------------------------------

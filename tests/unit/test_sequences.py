@@ -301,7 +301,7 @@ class Scripted(Machine):
             "secrets": {}, "requirements": [], "python": "python3", "uv": "uv", "build_environment": {}, "plan": plan,
             "fetched": {"origin": "/source", "commit": ""}, "to": run.name, "forward": not run.back,
             "url": "http://127.0.0.1", "host": "localhost", "keep": run.keep, "warm": run.warm, "who": "you",
-            "run": "this",
+            "run": "this", "boot": "",
         }  # fmt: skip
         return release.Deploy(SimpleNamespace(params=params, check_mode=False, warn=lambda _: None))
 
