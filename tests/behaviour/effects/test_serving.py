@@ -85,7 +85,7 @@ def busy(sites: dict[str, Site], number: int) -> Iterator[None]:
         while not over.is_set():
             assert site.get("/?sleep=0.5").status == 200
 
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(len(sites) * number) as threads:
         asking = [threads.submit(ask, site) for site in sites.values() for _ in range(number)]
         try:
             yield
