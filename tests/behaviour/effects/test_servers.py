@@ -23,7 +23,7 @@ def test_from_server_to_server_and_back(
 ) -> None:
     """No request is lost, each release is served by its own server, and the web server is told nothing."""
     # How each names itself to the app; uWSGI leaves the word to the web server.
-    names = {"uwsgi": f"{web.title}/", "gunicorn": "gunicorn/"}
+    names = {"uwsgi": web.title, "gunicorn": "gunicorn/"}
 
     def go(name: str, server: str, **inputs: object) -> dict[str, str]:
         run = playbook(f"playbooks/{name}.yml", **inputs)
