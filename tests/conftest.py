@@ -68,6 +68,11 @@ class WebServer:
         return f"/etc/{self.unit}"
 
     @property
+    def digests(self) -> str:
+        """The command that tells what is in each of its files."""
+        return f"find {self.directory} -type f -exec sha256sum {{}} + | sort"
+
+    @property
     def logs(self) -> str:
         """Where its logs are."""
         return f"/var/log/{self.unit}"

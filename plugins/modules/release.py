@@ -138,7 +138,6 @@ options:
     description:
       - For V(locked), the settings by which O(link) is made at each boot, C(/etc/tmpfiles.d/slipway-<app>.conf).
     type: str
-    default: ""
   python:
     description: The interpreter that the environment is made with.
     type: path
@@ -681,7 +680,7 @@ def main() -> None:
             "plan": {"type": "dict", "default": {}},
             "user": {"type": "str"},
             "link": {"type": "path"},
-            "boot": {"type": "str", "default": ""},
+            "boot": {"type": "str"},
             "python": {"type": "path"},
             "uv": {"type": "path"},
             "build_environment": {"type": "dict", "default": {}, "no_log": True},

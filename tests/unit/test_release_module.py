@@ -45,8 +45,10 @@ class Shop(Machine):
     def run(self, state: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
         """Run the module; its result has `failed` when it failed."""
         self.capsys.readouterr()
-        everything = {"app": APP, "root": str(self.root), "who": "you@laptop", "run": "this", "state": state}
-        everything |= {"user": APP, "uv": "/none/uv", "boot": ""}
+        everything = {
+            "app": APP, "root": str(self.root), "who": "you@laptop", "run": "this", "state": state,
+            "user": APP, "uv": "/none/uv", "boot": "",
+        }  # fmt: skip
         with patch_module_args({**everything, **arguments, "_ansible_check_mode": check}), pytest.raises(SystemExit):
             release.main()
         told: dict[str, Any] = json.loads(self.capsys.readouterr().out)

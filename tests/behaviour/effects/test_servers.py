@@ -14,8 +14,6 @@ from traffic import faults, traffic
 pytestmark = pytest.mark.usefixtures("anything")
 RATE = 40.0  # requests per second and host
 LOADED = {"release_source": f"{ROOT}/tests/apps/slow", "release_requirements": [], "app_static": {}, "app_workers": 3}
-# What the web server has, and since when its first process has it.
-WEB = "find {web.directory} -type f -exec sha256sum {{}} + | sort; systemctl show --property MainPID {web.unit}"
 
 
 def test_from_server_to_server_and_back(
@@ -24,6 +22,8 @@ def test_from_server_to_server_and_back(
     """No request is lost, each release is served by its own server, and the web server is told nothing."""
     # How each names itself to the app; uWSGI leaves the word to the web server.
     names = {"uwsgi": web.title, "gunicorn": "gunicorn/"}
+    # What the web server has, and since when its first process has it.
+    told = f"{web.digests}; systemctl show --property MainPID {web.unit}"
 
     def go(name: str, server: str, **inputs: object) -> dict[str, str]:
         run = playbook(f"playbooks/{name}.yml", **inputs)
@@ -33,7 +33,7 @@ def test_from_server_to_server_and_back(
         return {host: live_release(one) for host, one in hosts.items()}
 
     first = go("deploy", "uwsgi", **LOADED, app_server="uwsgi")
-    before = {name: host.check_output(WEB.format(web=web)) for name, host in hosts.items()}
+    before = {name: host.check_output(told) for name, host in hosts.items()}
     with traffic({name: site.port for name, site in sites.items()}, tmp_path, RATE) as files:
         second = go("deploy", "gunicorn", **LOADED, app_server="gunicorn")
         assert go("rollback", "uwsgi") == first
@@ -41,4 +41,4 @@ def test_from_server_to_server_and_back(
         records = client.read(files[name])
         assert faults(records) == []
         assert {first[name], second[name]} == {record.release for record in records}
-        assert host.check_output(WEB.format(web=web)) == before[name]
+        assert host.check_output(told) == before[name]
