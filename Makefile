@@ -9,7 +9,7 @@ COMPARE := .slipway/compare
 # Which servers the tests on hosts are for: one of tests/combinations.
 export COMBINATION ?= uwsgi-nginx
 # Those that keep all promises, beside it: `make test-servers` tests them. `make compare` measures whatever is in that directory.
-OTHERS := gunicorn-nginx
+OTHERS := gunicorn-nginx uwsgi-apache
 # Of the tests on hosts those that `make test` runs a part of, or not at all.
 LONG := $(addprefix tests/behaviour/effects/test_,$(addsuffix .py,faults gate interrupted proof rollback secrets serving times web_servers)) \
     tests/behaviour/effects/test_examples.py::test_flask \

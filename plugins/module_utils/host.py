@@ -288,11 +288,11 @@ class Host:
             raise StepError(f"{self.path(name)} is missing, or was not built to its end.")
         units = self.units(name)
         try:
-            left = self.installed(name)
+            states = set(self.run("systemctl", "show", "--value", "--property=LoadState", *units).split())
             for kind, unit in zip(KINDS, units, strict=True):
                 shutil.copyfile(self.path(name, "etc", kind), os.path.join(UNITS, unit))
-            if left:
-                # systemd reads units that are new to it by itself; a start that was cut off may have made it know them.
+            if states != {"not-found"}:
+                # Left by a start that was cut off, or by a stop; units that are new to it systemd reads by itself.
                 self.run("systemctl", "daemon-reload")
             if not self.succeeds("systemctl", "start", *units) or not self.up(name):
                 raise StepError("its service did not start. The last lines of its journal:", self.journal(name))
@@ -399,7 +399,8 @@ class Host:
         self.succeeds("systemctl", "reset-failed", *units)
         for unit in units:
             os.unlink(os.path.join(UNITS, unit))
-        self.run("systemctl", "daemon-reload")
+        # No daemon-reload, which reads the files of all units while visitors wait: systemd forgets what is stopped by
+        # itself, or with the next reload, if there was one since the start.
 
     def stop_all_but(self, *names: str) -> list[str]:
         """Stop all releases but these, and return those that were stopped."""

@@ -139,7 +139,8 @@ class Machine:
             if set(words) <= set(command):
                 return answer
         if command[0] == "systemctl":
-            return self._systemctl(command[1], [word for word in command[2:] if not word.startswith("-")])
+            options = [word for word in command[2:] if word.startswith("-")]
+            return self._systemctl(command[1], options, [word for word in command[2:] if word not in options])
         if command[0] == "ss":
             return 0, self.queue.pop(0) if self.queue else "", ""
         if command[0] in {"chown", "journalctl"} or not self.real:
@@ -159,12 +160,12 @@ class Machine:
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
-    def _systemctl(self, verb: str, units: list[str]) -> Answer:
+    def _systemctl(self, verb: str, options: list[str], units: list[str]) -> Answer:
         """Do what systemctl does with units whose files are there, and refuse the others as it does."""
         if verb == "daemon-reload":
             return 0, "", ""
         if verb == "show":
-            return 0, "1min 10s\n", ""
+            return 0, ("not-found\n\nnot-found\n" if "--property=LoadState" in options else "1min 10s\n"), ""
         if not units:
             return 1, "", "Too few arguments."
         if verb in {"is-active", "is-enabled"}:

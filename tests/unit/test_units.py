@@ -127,7 +127,10 @@ def verified(tmp_path: Path, edit: dict[str, str], **inputs: object) -> str:
 def test_socket_by_defaults() -> None:
     """The socket is systemd's, the web server's group may connect, and it goes when it is stopped."""
     text = render("socket.j2")
-    assert section(text, "Unit") == ["Description=app: socket of release %i"]
+    assert section(text, "Unit") == [
+        "Description=app: socket of release %i",
+        "ConditionPathExists=/etc/systemd/system/%n",
+    ]
     assert section(text, "Socket") == [
         "ListenStream=/run/app/%i.sock",
         "SocketUser=root",
@@ -143,7 +146,10 @@ def test_socket_by_defaults() -> None:
 def test_socket_by_other_inputs() -> None:
     """Each input reaches its line."""
     text = render("socket.j2", **OTHER)
-    assert section(text, "Unit") == ["Description=shop: socket of release %i"]
+    assert section(text, "Unit") == [
+        "Description=shop: socket of release %i",
+        "ConditionPathExists=/etc/systemd/system/%n",
+    ]
     assert section(text, "Socket") == [
         "ListenStream=/run/shop/%i.sock",
         "SocketUser=keeper",
@@ -160,6 +166,7 @@ def test_service_by_defaults() -> None:
     text = render("service.j2")
     assert section(text, "Unit") == [
         "Description=app: release %i, served by uwsgi",
+        "ConditionPathExists=/etc/systemd/system/%n",
         "Requires=app@%i.socket",
         "After=app@%i.socket network.target",
         "StartLimitIntervalSec=300",
@@ -204,8 +211,9 @@ def test_service_by_defaults() -> None:
 def test_service_by_other_inputs() -> None:
     """Each input reaches its lines, and nothing of the defaults is left."""
     text = render("service.j2", **OTHER)
-    assert section(text, "Unit")[:3] == [
+    assert section(text, "Unit")[:4] == [
         "Description=shop: release %i, served by gunicorn",
+        "ConditionPathExists=/etc/systemd/system/%n",
         "Requires=shop@%i.socket",
         "After=shop@%i.socket network.target",
     ]
