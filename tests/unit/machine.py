@@ -139,8 +139,7 @@ class Machine:
             if set(words) <= set(command):
                 return answer
         if command[0] == "systemctl":
-            options = [word for word in command[2:] if word.startswith("-")]
-            return self._systemctl(command[1], options, [word for word in command[2:] if word not in options])
+            return self._systemctl(command)
         if command[0] == "ss":
             return 0, self.queue.pop(0) if self.queue else "", ""
         if command[0] in {"chown", "journalctl"} or not self.real:
@@ -160,12 +159,16 @@ class Machine:
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
-    def _systemctl(self, verb: str, options: list[str], units: list[str]) -> Answer:
+    def _systemctl(self, command: list[str]) -> Answer:
         """Do what systemctl does with units whose files are there, and refuse the others as it does."""
+        verb, units = command[1], [word for word in command[2:] if not word.startswith("-")]
         if verb == "daemon-reload":
             return 0, "", ""
+        if verb == "show" and "--property=LoadState" in command:
+            states = ["loaded" if (self.units / unit).exists() else "not-found" for unit in units]
+            return 0, "\n\n".join(states) + "\n", ""
         if verb == "show":
-            return 0, ("not-found\n\nnot-found\n" if "--property=LoadState" in options else "1min 10s\n"), ""
+            return 0, "1min 10s\n", ""
         if not units:
             return 1, "", "Too few arguments."
         if verb in {"is-active", "is-enabled"}:

@@ -671,13 +671,19 @@ def test_a_release_is_started_and_probed(deployed: Shop, monkeypatch: pytest.Mon
     assert deployed.live() == OLD
 
 
-def test_units_that_systemd_knows_are_read_again(deployed: Shop) -> None:
-    """A start that was cut off may have left a part of one, and a stop leaves what systemd did not forget by itself."""
+def test_units_of_a_start_that_was_cut_off_are_read_again(deployed: Shop) -> None:
+    """It may have left a part of one, and systemd may have read that."""
     (deployed.units / f"{APP}@{NEW}.service").write_text("[Uni")
-    deployed.fails["show", "--property=LoadState"] = (0, "not-found\n\nloaded\n", "")
     deployed.run("started", name=NEW)
     assert deployed.verbs() == ["daemon-reload", "start", "enable"]
     assert (deployed.units / f"{APP}@{NEW}.service").read_text() == service(deployed)
+
+
+def test_units_that_systemd_knows_are_read_again(deployed: Shop) -> None:
+    """A stop leaves what systemd does not forget by itself; the files are gone."""
+    deployed.fails["show", "--property=LoadState"] = (0, "not-found\n\nloaded\n", "")
+    deployed.run("started", name=NEW)
+    assert deployed.verbs() == ["daemon-reload", "start", "enable"]
 
 
 def test_check_mode_says_what_would_be_started(deployed: Shop) -> None:
